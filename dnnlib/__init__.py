@@ -1,0 +1,1 @@
+"""Plain helpers without torch: errors, downloads, run folders, logging. Every floor may import them."""

@@ -1,0 +1,29 @@
+"""Errors that a user can cause. Each message says what is wrong, where, and what to do.
+
+The command lines print these as one sentence and exit with `exit_code`; any other exception is a defect of ours
+and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """Something outside the program is wrong: a key, a value, a path, a file, a data set."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A key, group or value of the configuration cannot be used."""
+
+
+class DataError(UserError):
+    """A data set or one of its entries cannot be used."""
+
+
+class CheckpointError(UserError):
+    """A snapshot, training state or published file cannot be used."""
+
+
+class TrainingStopped(UserError):
+    """Training ended before its time: non-finite numbers, a full disk, a dead rank."""
+
+    exit_code = 3

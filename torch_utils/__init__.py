@@ -1,0 +1,1 @@
+"""Torch helpers that know no model: records, operators, checkpoints, distribution, statistics."""

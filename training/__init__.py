@@ -1,0 +1,1 @@
+"""Networks, data, losses and the one training loop. Imports run downward: see docs/contracts.md."""

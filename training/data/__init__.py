@@ -1,0 +1,1 @@
+"""Data sets behind one interface: folders, zips and the procedural critters."""

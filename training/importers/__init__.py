@@ -1,0 +1,1 @@
+"""Released weights under our names: pure tables, one file a family."""

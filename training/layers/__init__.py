@@ -1,0 +1,1 @@
+"""Layers with weights that several networks share."""

@@ -1,0 +1,1 @@
+"""Draws, critics and loss terms, one idea per file."""

@@ -1,0 +1,1 @@
+"""Render programs: iterators of shots that know no model."""

@@ -1,0 +1,1 @@
+"""Cameras, rays, samples, volume: pure functions that own no weight and know no network."""
