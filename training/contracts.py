@@ -164,6 +164,7 @@ class SceneGenerator(Generator, Protocol):
     def query(self, scene: Any, points: Float[Tensor, "N P 3"], directions: Tensor | None = None) -> PointOutput: ...
 
 
+@runtime_checkable
 class ConditionPool(Protocol):
     """A data set as draws see it: conditions by item, without images."""
 
@@ -200,12 +201,14 @@ class Inputs(Record):
         return Condition(camera=self.camera, label=self.label)
 
 
+@runtime_checkable
 class Draw(Protocol):
     """Chooses a phase's inputs. It may look at nets (GMNR keeps the lowest-scored of four poses)."""
 
     def __call__(self, batch: Batch, draws: Draws, nimg: int, nets: Mapping[str, nn.Module]) -> Inputs: ...
 
 
+@runtime_checkable
 class Critic(Protocol):
     """How a discriminator looks at pictures: resizing, blur and augmentation belong to it."""
 
@@ -270,6 +273,7 @@ class Step:
         return judge(self.nets[judge.net], output, told, self.nimg, self.draws.within(scope))
 
 
+@runtime_checkable
 class Term(Protocol):
     """One loss. It returns a value per image, or (values, weights) for a mean weighted within the micro-batch.
 
@@ -290,6 +294,7 @@ class Shot(Record):
     scene: Hashable = None  # equal for shots that show the same codes, so that their scene is built once
 
 
+@runtime_checkable
 class Program(Protocol):
     """An iterator of shots that knows no model."""
 
