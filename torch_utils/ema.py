@@ -71,7 +71,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, average: nn.Module, net: nn.Module, nimg: int, batch: int) -> None:
-        old, new = list(average.parameters()), [p.detach() for p in net.parameters()]
-        torch._foreach_lerp_(old, new, 1 - self.beta(nimg, batch))
+        old, new = [p.data for p in average.parameters()], [p.data for p in net.parameters()]
+        torch._foreach_lerp_(old, new, weight=1 - self.beta(nimg, batch))
         for kept, current in zip(average.buffers(), net.buffers(), strict=True):
             kept.copy_(current)

@@ -1,0 +1,192 @@
+"""The one training loop: fetch a batch, run the due phases, follow with the averages, keep the run folder.
+
+It knows nets and phases, never a model. Everything random is a function of (seed, images seen), so a run continues
+from its state bit for bit.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnnlib.errors import ConfigError, TrainingStopped
+from torch_utils import distributed
+from torch_utils.images import save_grid
+from training.build import build, build_nets
+from training.contracts import CameraRig
+from training.data.loader import batches
+from training.phases import PhaseRunner
+from training.reporting import Reporter
+from training.setup import build_averages, build_optimizers, build_phases
+from training.snapshot import SNAPSHOTS, save_snapshot
+from training.state import STATE_FILE, RunState
+from training.transfer import start_from_weights
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
+    """Train what the resolved configuration says, in its run folder. Returns the exit code.
+
+    dataset is open already. A folder that holds a training state is continued from it.
+    """
+    device = prepare_device(config)
+    torch.manual_seed(config["seed"])
+    nets = {name: net.train().to(device) for name, net in build_nets(config).items()}
+    rig = build(config["rig"], where="rig")
+    phases = build_phases(config, nets)
+    optimizers, clips = build_optimizers(config, nets, phases)
+    world = distributed.world()
+    batch_gpu = config["batch_gpu"] or config["batch"] // world
+    runner = PhaseRunner(
+        nets, optimizers, seed=config["seed"], batch_gpu=batch_gpu, clips=clips, max_bad_steps=config["max_bad_steps"]
+    )
+    resuming = (folder / STATE_FILE).exists()
+    if config["resume"] and not resuming:
+        start_from_weights(nets, config["resume"])
+    run = RunState(nets=nets, averages=build_averages(config, nets), optimizers=optimizers, runner=runner)
+    offset, elapsed = run.load(folder) if resuming else (0, 0.0)
+    report = Reporter(folder, config["kimg"], device, elapsed)
+    report.cut_back(offset)
+    keeper = Keeper(config, folder, run, report, rig, dataset, device)
+    if not resuming:
+        keeper.write_first_pictures()
+    total = round(config["kimg"] * 1000)
+    stream = batches(
+        dataset, batch=config["batch"], seed=config["seed"], start=run.nimg, rank=distributed.rank(), world=world,
+        workers=config["workers"], device=device,
+    )  # fmt: skip
+    report.begin(run.nimg)
+    with caught_signals() as caught:
+        while run.nimg < total:
+            batch = next(stream)
+            for phase in phases:
+                if run.iteration % phase.every == 0:
+                    runner.run(phase, batch, run.nimg, run.collector.report)
+            for followed, rule, slow in run.averages.values():
+                rule.update(slow, nets[followed], run.nimg, config["batch"])
+            run.nimg += config["batch"]
+            run.iteration += 1
+            report.advance(run.nimg, config["batch"])
+            done = run.nimg >= total
+            if done or run.iteration == 1 or run.nimg >= run.tick_nimg + config["tick"] * 1000:
+                keeper.tick(done)
+            keeper.save_if_due(force=done or bool(caught))
+            if caught and not done:
+                print(f"Stopped by {signal.Signals(caught[0]).name}; continue with: {keeper.resume_command}")
+                report.close()
+                return 128 + caught[0]
+    report.close()
+    keeper.say_goodbye()
+    return 0
+
+
+class Keeper:
+    """Keeps the run folder: ticks, pictures, snapshots and the training state."""
+
+    def __init__(
+        self, config: Mapping[str, Any], folder: Path, run: RunState, report: Reporter, rig: CameraRig, dataset: Any,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.config, self.folder, self.run, self.report = config, folder, run, report
+        self.rig, self.dataset, self.device = rig, dataset, device
+        self.samples = build(config["samples"], where="samples") if config.get("samples") else None
+        self.saved_at = time.time()
+        self.resume_command = f"python run_train.py resume_run={folder}"
+
+    def write_first_pictures(self) -> None:
+        if self.samples is not None:
+            count = self.samples.latents * self.samples.columns
+            reals = [self.dataset.sample(item).image for item in range(min(count, len(self.dataset)))]
+            images = torch.stack([torch.as_tensor(image) for image in reals]).float() / 127.5 - 1
+            save_grid(images, self.folder / "reals.png", columns=self.samples.columns)
+            self.write_samples()
+
+    def write_samples(self) -> None:
+        """fakes%06d.png: the latents of this run, at its averaged weights."""
+        if self.samples is None or distributed.rank():
+            return
+        nets = {**self.run.nets, **{name: slow for name, (_, _, slow) in self.run.averages.items()}}
+        followed = next((net for name, (net, _, _) in self.run.averages.items() if name == self.samples.net), "G")
+        trained = self.run.nets[followed].options_at(self.run.nimg)  # pyright: ignore
+        pictures = self.samples(nets, self.rig, self.dataset, trained, self.device)
+        for name, images in pictures.items():
+            suffix = name.removeprefix("image")
+            path = (
+                self.folder
+                / f"fakes{self.run.nimg // 1000:06d}{'_' * (suffix[:1] != '_' and bool(suffix))}{suffix}.png"
+            )
+            save_grid(images, path, columns=self.samples.columns)
+
+    def tick(self, done: bool) -> None:
+        run = self.run
+        self.report.tick(run.nimg, run.tick, run.collector.collect())
+        run.tick, run.tick_nimg = run.tick + 1, run.nimg
+        if distributed.rank():
+            return
+        if done or (run.tick - 1) % self.config["imgsnap"] == 0:
+            self.write_samples()
+        if done or (run.tick > 1 and (run.tick - 1) % self.config["snap"] == 0):
+            nets = {**run.nets, **{name: slow for name, (_, _, slow) in run.averages.items()}}
+            path = self.folder / SNAPSHOTS / f"{run.nimg // 1000:06d}.safetensors"
+            save_snapshot(path, nets, self.config, run.nimg)
+            self.save_if_due(force=True)
+
+    def save_if_due(self, force: bool) -> None:
+        if not distributed.rank() and (force or time.time() >= self.saved_at + self.config["save_every"] * 60):
+            self.run.save(self.folder, self.report.offset(), self.report.elapsed)
+            self.saved_at = time.time()
+
+    def say_goodbye(self) -> None:
+        print(f"\nTrained for {self.run.nimg / 1000:g} thousand images. Everything is in {self.folder}")
+        if self.samples is not None:
+            print(
+                f"Render it: python generate.py --outdir=out --seeds=0-7 --network={self.folder} --render-program=orbit"
+            )
+
+
+@contextmanager
+def caught_signals():
+    """A list that receives the signals which ask the run to stop; the iteration under way is finished first."""
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if caught:  # the second time is meant
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def prepare_device(config: Mapping[str, Any]) -> torch.device:
+    """The device to train on, with the arithmetic the configuration asks for."""
+    name = config["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
+    torch.use_deterministic_algorithms(bool(config["deterministic"]), warn_only=False)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(config["allow_tf32"])
+    torch.backends.cudnn.benchmark = not config["nobench"] and not config["deterministic"]
+    if config["deterministic"]:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return device
+
+
+def out_of_memory(error: RuntimeError) -> TrainingStopped:
+    """The three knobs, instead of an allocator's report."""
+    return TrainingStopped(
+        f"out of memory: {str(error).splitlines()[0]} Lower batch_gpu (the update stays the same), the rays of an image "
+        "(raw resolution or samples), or the channels (spec.channel_max)."
+    )

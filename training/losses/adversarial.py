@@ -1,0 +1,50 @@
+"""The non-saturating logistic GAN loss (Goodfellow et al. 2014), as StyleGAN2 uses it."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from training.contracts import Step
+
+
+@dataclass(frozen=True)
+class GeneratorLogistic:
+    """softplus(-D(G(z, c), c))"""
+
+    on: str = "fake"
+    critic: str = "D"
+    formula = "softplus(-D(G(z, c), c))"
+
+    def __call__(self, step: Step) -> Float[Tensor, "N"]:
+        score = step.score(step.fake(), step.inputs.told, "fake", self.critic).score
+        return softplus(-score)
+
+
+@dataclass(frozen=True)
+class DiscriminatorFake:
+    """softplus(D(G(z, c), c))"""
+
+    on: str = "fake"
+    critic: str = "D"
+    formula = "softplus(D(G(z, c), c))"
+
+    def __call__(self, step: Step) -> Float[Tensor, "N"]:
+        score = step.score(step.fake().detach(), step.inputs.told, "fake", self.critic).score
+        step.report("score/fake", score)
+        return softplus(score)
+
+
+@dataclass(frozen=True)
+class DiscriminatorReal:
+    """softplus(-D(x, c))"""
+
+    on: str = "real"
+    critic: str = "D"
+    formula = "softplus(-D(x, c))"
+
+    def __call__(self, step: Step) -> Float[Tensor, "N"]:
+        score = step.score(step.real(self.critic), step.batch.condition, "real", self.critic).score
+        step.report("score/real", score)
+        return softplus(-score)

@@ -1,0 +1,54 @@
+"""How a discriminator looks at pictures: what it is shown of reals, and the blur it starts with."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torch_utils.draws import Draws
+from torch_utils.ops.upfirdn2d import filter2d
+from training.contracts import Batch, Condition, DiscriminatorOutput, GeneratorOutput
+from training.layers.resize import resize_antialiased
+
+
+def blur(image: Float[Tensor, "N C H W"], sigma: float) -> Float[Tensor, "N C H W"]:
+    """Separable 2^-(i / sigma)^2 with i up to 3 sigma, zeros outside the image (StyleGAN3's and EG3D's start)."""
+    reach = math.floor(3 * sigma)
+    if reach == 0:
+        return image
+    taps = torch.arange(-reach, reach + 1, device=image.device).div(sigma).square().neg().exp2()
+    return filter2d(image, taps / taps.sum())
+
+
+@dataclass(frozen=True)
+class ImageCritic:
+    """A discriminator of images, with the fading blur of EG3D.
+
+    Both reals and fakes are blurred; of the raw images only the reals are, once, when they are made: EG3D trains
+    like this. raw=False is for discriminators that see the final image alone.
+    """
+
+    net: str
+    raw: bool = False
+    blur_sigma: float = 0.0  # pixels, at the start
+    blur_fade_kimg: float = 0.0
+
+    def sigma(self, nimg: int) -> float:
+        if self.blur_fade_kimg <= 0:
+            return 0.0
+        return max(1 - nimg / (self.blur_fade_kimg * 1000), 0.0) * self.blur_sigma
+
+    def real(self, batch: Batch, resolution: int | None, nimg: int) -> GeneratorOutput:
+        if not self.raw:
+            return GeneratorOutput(image=batch.image, camera=batch.condition.camera)
+        raw = resize_antialiased(batch.image, resolution or batch.image.shape[-1])
+        return GeneratorOutput(
+            image=batch.image, image_raw=blur(raw, self.sigma(nimg)), camera=batch.condition.camera
+        )  # fmt: skip
+
+    def __call__(
+        self, net: nn.Module, output: GeneratorOutput, told: Condition, nimg: int, draws: Draws
+    ) -> DiscriminatorOutput:
+        return net(replace(output, image=blur(output.image, self.sigma(nimg))), told, draws)

@@ -1,0 +1,66 @@
+"""What a phase feeds its nets: latents, labels and cameras, drawn by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from training.contracts import Batch, Camera, Condition, Draws, Inputs
+
+
+def random_condition(batch: Batch, draws: Draws) -> Condition:
+    """Labels and camera of a random item of the data set for each image, as StyleGAN2-ada and EG3D draw them."""
+    if batch.pool is None:
+        return batch.condition
+    return batch.pool.conditions(draws.integers("item", len(batch.pool)).cpu()).to(batch.image.device)
+
+
+@dataclass(frozen=True)
+class LatentAndLabel:
+    """A latent, and the labels of a random item for the generator and the critic (StyleGAN2-ada)."""
+
+    z_dim: int
+
+    def __call__(self, batch: Batch, draws: Draws, nimg: int, nets: Mapping[str, nn.Module]) -> Inputs:
+        other = random_condition(batch, draws)
+        return Inputs(
+            z=draws.normal("z", (self.z_dim,)), condition=other, camera=other.camera, label=other.label
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PoseSwap:
+    """A latent and a random camera; the generator is told another image's camera now and then (EG3D, section 4.4).
+
+    With a probability that falls from 1 to `probability` over fade_kimg, mapping() gets the camera of the previous
+    image of the batch, so that a scene cannot be shaped by the camera it is seen from. probability None: mapping()
+    gets no camera at all. per="batch" tosses one coin for all images, as EG3D does for its density regulariser.
+    """
+
+    z_dim: int
+    probability: float | None = 0.5
+    fade_kimg: float = 1000
+    per: Literal["item", "batch"] = "item"
+
+    def chance(self, nimg: int) -> float:
+        if self.probability is None:
+            return 0.0
+        done = min(nimg / (self.fade_kimg * 1000), 1.0) if self.fade_kimg > 0 else 1.0
+        return 1 - done + done * self.probability
+
+    def __call__(self, batch: Batch, draws: Draws, nimg: int, nets: Mapping[str, nn.Module]) -> Inputs:
+        own = random_condition(batch, draws)
+        z = draws.normal("z", (self.z_dim,))
+        camera = own.camera
+        if self.probability is None:
+            camera = None
+        elif camera is not None:
+            previous = random_condition(batch, draws.neighbours()).camera
+            swap = draws.uniform("swap", per=self.per) < self.chance(nimg)
+            swapped = torch.where(swap.reshape(-1, 1), previous.label(), camera.label())  # pyright: ignore
+            camera = Camera.from_label(swapped)
+        return Inputs(
+            z=z, condition=Condition(camera=camera, label=own.label), camera=own.camera, label=own.label
+        )  # fmt: skip

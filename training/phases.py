@@ -1,0 +1,139 @@
+"""One optimiser step: draw, run the terms, accumulate, check, step.
+
+A phase trains some nets with one optimiser. Its terms are grouped by the pass they look at (`on`): a group shares its
+passes and one backward, then its graph is freed. Gradients are means over the whole batch of all ranks, so neither
+batch_gpu nor the number of ranks changes the update.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dnnlib.errors import ConfigError, TrainingStopped
+from torch_utils import distributed
+from torch_utils.ema import commit_averages
+from training.contracts import Batch, Critic, Draw, Draws, Step, Term
+
+Report = Callable[[str, Tensor], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What is trained, how often, on what, by which losses."""
+
+    name: str
+    nets: tuple[str, ...]  # the nets whose weights move
+    optimizer: str
+    terms: Mapping[str, Term]
+    draw: Draw
+    critics: Mapping[str, Critic] = field(default_factory=dict)
+    every: int = 1  # run in every so many iterations; the loss is multiplied by it (lazy regularisation)
+    update_emas: bool = False  # whether mapping() collects its averages in this phase
+
+    def groups(self) -> list[dict[str, Term]]:
+        """The terms by the pass they share, in the order of first mention."""
+        grouped: dict[str, dict[str, Term]] = {}
+        for name, term in self.terms.items():
+            grouped.setdefault(term.on, {})[name] = term
+        return list(grouped.values())
+
+
+def micro_batches(batch: Batch, batch_gpu: int) -> list[tuple[list[int], Batch]]:
+    """This rank's batch cut with a stride, with the global index of every item.
+
+    A stride keeps the groups of minibatch-std the same for every batch_gpu and number of ranks.
+    """
+    count, rank, world = len(batch), distributed.rank(), distributed.world()
+    if count % batch_gpu:
+        raise ConfigError(f"batch_gpu={batch_gpu} does not divide the {count} images of a rank")
+    cuts = count // batch_gpu
+    everything = [rank + world * i for i in range(count)]
+    return [(everything[k::cuts], batch[k::cuts]) for k in range(cuts)]
+
+
+def weighted_mean(value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """The mean of a term over a micro-batch."""
+    if isinstance(value, tuple):
+        values, weights = value
+        return (values * weights).sum() / weights.sum()
+    return value.mean()
+
+
+class PhaseRunner:
+    """Runs phases on nets. Holds no training state but the count of bad steps in a row."""
+
+    def __init__(
+        self, nets: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], *,
+        seed: int, batch_gpu: int, clips: Mapping[str, float | None], max_bad_steps: int = 3,
+    ) -> None:  # fmt: skip
+        self.nets, self.optimizers, self.clips = nets, optimizers, clips
+        self.seed, self.batch_gpu, self.max_bad_steps = seed, batch_gpu, max_bad_steps
+        self.bad_steps = 0
+
+    def run(self, phase: Phase, batch: Batch, nimg: int, report: Report) -> None:
+        """One step of one phase on this rank's share of the batch."""
+        for name, net in self.nets.items():
+            net.requires_grad_(name in phase.nets)
+        optimizer = self.optimizers[phase.optimizer]
+        optimizer.zero_grad(set_to_none=True)
+        bad_terms: set[str] = set()
+        parts = micro_batches(batch, self.batch_gpu)
+        for items, part in parts:
+            step = self._step(phase, part, items, len(batch) * distributed.world(), nimg, report)
+            for group in phase.groups():
+                self._backward(phase, group, step, 1 / len(parts), bad_terms)
+        if phase.update_emas:
+            for net in self.nets.values():
+                commit_averages(net, distributed.sum_over_ranks)
+        self._update(phase, optimizer, nimg, bad_terms)
+
+    def _step(self, phase: Phase, part: Batch, items: list[int], batch: int, nimg: int, report: Report) -> Step:
+        draws = Draws(
+            seed=self.seed, phase=phase.name, nimg=nimg, items=items, batch=batch, device=part.image.device
+        )  # fmt: skip
+        inputs = phase.draw(part, draws, nimg, self.nets)
+        return Step(
+            nets=self.nets, batch=part, inputs=inputs, draws=draws, nimg=nimg, critics=phase.critics,
+            update_emas=phase.update_emas, report=report,
+        )  # fmt: skip
+
+    def _backward(self, phase: Phase, group: Mapping[str, Term], step: Step, share: float, bad: set[str]) -> None:
+        losses = {name: weighted_mean(term(step)) for name, term in group.items()}
+        torch.stack(list(losses.values())).sum().mul(phase.every * share).backward()
+        for name, loss in losses.items():
+            step.report(f"loss/{phase.name}/{name}", loss)
+            if not torch.isfinite(loss):
+                bad.add(name)
+        step.forget()
+
+    def _update(self, phase: Phase, optimizer: torch.optim.Optimizer, nimg: int, bad_terms: set[str]) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        grads = [p.grad for p in parameters if p.grad is not None]
+        if not grads:
+            return
+        if distributed.world() > 1:
+            flat = torch.cat([g.reshape(-1) for g in grads])
+            distributed.sum_over_ranks(flat).div_(distributed.world())
+            for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+                grad.copy_(mean.view_as(grad))
+        norm = torch.nn.utils.get_total_norm(grads)
+        if not torch.isfinite(norm):
+            self._bad_step(phase, nimg, bad_terms)
+            return
+        self.bad_steps = 0
+        clip = self.clips.get(phase.optimizer)
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        optimizer.step()
+
+    def _bad_step(self, phase: Phase, nimg: int, bad_terms: set[str]) -> None:
+        """Skip this update; give up after max_bad_steps in a row."""
+        self.bad_steps += 1
+        what = f"the loss of {', '.join(sorted(bad_terms))}" if bad_terms else "the gradient"
+        if self.bad_steps >= self.max_bad_steps:
+            raise TrainingStopped(
+                f"{what} of phase {phase.name} is not finite after {nimg} images, for the {self.bad_steps}th step in a "
+                f"row (max_bad_steps={self.max_bad_steps}). Lower the learning rate, raise gamma, or use fp32=True."
+            )

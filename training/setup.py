@@ -1,0 +1,81 @@
+"""From a resolved configuration to the objects of a run: nets, averages, optimisers, phases."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnnlib.errors import ConfigError
+from torch_utils.ema import WeightAverage
+from training.build import build
+from training.phases import Phase
+
+
+def build_averages(
+    config: Mapping[str, Any], nets: Mapping[str, nn.Module]
+) -> dict[str, tuple[str, WeightAverage, nn.Module]]:
+    """Name -> (net it follows, rule, slow copy)."""
+    averages = {}
+    for name, entry in (config["emas"] or {}).items():
+        rule = WeightAverage(**{key: value for key, value in entry.items() if key != "net"})
+        averages[name] = (entry["net"], rule, copy.deepcopy(nets[entry["net"]]).eval().requires_grad_(False))
+    return averages
+
+
+def build_phases(config: Mapping[str, Any], nets: Mapping[str, nn.Module]) -> list[Phase]:
+    """The phases in order; a phase set to null is left out."""
+    phases = []
+    for name, entry in config["phases"].items():
+        if entry is None:
+            continue
+        where = f"phases.{name}"
+        for net in entry["nets"]:
+            if net not in nets:
+                raise ConfigError(f"{where}.nets names {net}, but there are only {', '.join(nets)}")
+        if entry["optimizer"] not in config["optimizers"]:
+            raise ConfigError(f"{where}.optimizer={entry['optimizer']} is none of {', '.join(config['optimizers'])}")
+        parts = {
+            part: {
+                key: build(node, where=f"{where}.{part}.{key}") for key, node in (entry.get(part) or {}).items() if node
+            }
+            for part in ("terms", "critics")
+        }
+        phases.append(
+            Phase(
+                name=name,
+                nets=tuple(entry["nets"]),
+                optimizer=entry["optimizer"],
+                every=entry.get("every", 1),
+                update_emas=entry.get("update_emas", False),
+                draw=build(entry["draw"], where=f"{where}.draw"),
+                **parts,
+            )
+        )
+    return phases
+
+
+def build_optimizers(
+    config: Mapping[str, Any], nets: Mapping[str, nn.Module], phases: list[Phase]
+) -> tuple[dict[str, torch.optim.Optimizer], dict[str, float | None]]:
+    """Optimisers and their clipping norms, by name.
+
+    An optimiser that also serves a phase run every k > 1 iterations makes k + 1 steps in k iterations: its learning
+    rate and betas are corrected by c = k / (k + 1) (StyleGAN2, Karras et al. 2020, appendix B).
+    """
+    optimizers, clips = {}, {}
+    for name, entry in config["optimizers"].items():
+        entry = dict(entry)
+        clips[name] = entry.pop("clip", None)
+        lazy = entry.pop("lazy", True)
+        parameters = [p for net in entry.pop("nets") for p in nets[net].parameters()]
+        every = max((phase.every for phase in phases if phase.optimizer == name), default=1)
+        if lazy and every > 1:
+            correction = every / (every + 1)
+            entry["lr"] *= correction
+            entry["betas"] = [beta**correction for beta in entry["betas"]]
+        if "betas" in entry:
+            entry["betas"] = tuple(entry["betas"])
+        optimizers[name] = build(entry, where=f"optimizers.{name}", params=parameters)
+    return optimizers, clips

@@ -1,0 +1,25 @@
+"""Starting a new run from somebody's weights: resume=WEIGHTS."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from dnnlib.errors import CheckpointError
+from training.snapshot import find_snapshot, load_strictly, read_snapshot
+
+
+def start_from_weights(nets: Mapping[str, nn.Module], source: str) -> None:
+    """Load every net of the snapshot's name; a generator starts from its average where the snapshot has one.
+
+    Raises CheckpointError if a net does not fit.
+    """
+    file = find_snapshot(Path(source))
+    states, config, nimg = read_snapshot(file)
+    follows = {average["net"]: name for name, average in (config.get("emas") or {}).items()}
+    for name, net in nets.items():
+        weights = follows.get(name, name)
+        if weights not in states:
+            raise CheckpointError(f"{file} has no weights for {name}: it holds {', '.join(sorted(states))}")
+        load_strictly(net, states[weights], f"{file}: {weights}")
+        print(f"{name} starts from {weights} of {file} ({nimg / 1000:g} thousand images)")
