@@ -21,7 +21,7 @@ class Latent:
 class Fit:
     """Distance of a linear map of z from the image's mean: items must keep their own draws."""
 
-    on: str = "fake"
+    group: str = "fake"
     scale: float = 1.0
 
     def __call__(self, step: Step) -> Tensor:
@@ -32,7 +32,7 @@ class Fit:
 class Heavy:
     """Only the heavy images count."""
 
-    on = "real"
+    group = "real"
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor]:
         weights = torch.tensor([3.0, 1.0], dtype=torch.float64)
@@ -40,7 +40,7 @@ class Heavy:
 
 
 class Poisoned:
-    on = "fake"
+    group = "fake"
 
     def __call__(self, step: Step) -> Tensor:
         return step.nets["G"].weight.sum() * torch.full((len(step.batch),), float("nan"))
@@ -81,7 +81,7 @@ def test_batch_gpu_does_not_change_the_update():
 
 def test_separate_groups_give_the_gradient_of_the_sum():
     together = update(make_runner(8), phase({"a": Fit(), "b": Fit(scale=2.0)}), make_batch())
-    apart = update(make_runner(8), phase({"a": Fit(), "b": Fit(scale=2.0, on="again")}), make_batch())
+    apart = update(make_runner(8), phase({"a": Fit(), "b": Fit(scale=2.0, group="again")}), make_batch())
     torch.testing.assert_close(apart, together, rtol=1e-12, atol=1e-12)
 
 

@@ -58,10 +58,9 @@ class WeightAverage:
             raise ValueError("a weight average needs either kimg or per_step")
         self.kimg, self.rampup, self.per_step = kimg, rampup, per_step
 
-    def beta(self, nimg: int, batch: int) -> float:
-        """How much of the old average stays after a batch that began when nimg images had been seen."""
+    def beta(self, nimg: int, batch: int, steps: int) -> float:
+        """How much of the old average stays after a batch that began when nimg images and steps batches were seen."""
         if self.per_step is not None:
-            steps = nimg // batch
             return min(self.per_step, (1 + steps) / (10 + steps))
         assert self.kimg is not None
         half_life = self.kimg * 1000
@@ -70,8 +69,8 @@ class WeightAverage:
         return 0.5 ** (batch / max(half_life, 1e-8))
 
     @torch.no_grad()
-    def update(self, average: nn.Module, net: nn.Module, nimg: int, batch: int) -> None:
+    def update(self, average: nn.Module, net: nn.Module, nimg: int, batch: int, steps: int) -> None:
         old, new = [p.data for p in average.parameters()], [p.data for p in net.parameters()]
-        torch._foreach_lerp_(old, new, weight=1 - self.beta(nimg, batch))
+        torch._foreach_lerp_(old, new, weight=1 - self.beta(nimg, batch, steps))
         for kept, current in zip(average.buffers(), net.buffers(), strict=True):
             kept.copy_(current)

@@ -78,7 +78,9 @@ class RenderOptions:
     density_noise: float = 0.0  # standard deviation, added to raw densities
     resolution: int | None = None  # rays along a side of the volume-rendered image
     samples: tuple[int, int] | None = None  # samples a ray: coarse, fine
+    image_resolution: int | None = None  # of the final image, where growing limits it
     growth: float | None = None  # progressive growing from 0 to 1
+    patch: Float[Tensor, "N 4"] | None = None  # part of the image: x0, y0, width, height in [0, 1]
     chunk: int | None = None  # rays or points at a time, to bound memory; None: the renderer's choice
     draws: Draws | None = None  # where random noise and jitter come from
 
@@ -90,6 +92,10 @@ class RenderOptions:
 
     def using(self, draws: Draws) -> Self:
         return replace(self, draws=draws)
+
+    def still(self) -> Self:
+        """The same without anything random."""
+        return replace(self, noise="const", jitter="middle", density_noise=0.0, draws=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,7 @@ class DiscriminatorOutput(Record):
     """What a discriminator says about pictures."""
 
     score: Float[Tensor, "N"]  # logit: > 0 means real
-    camera: Camera | None = None
+    pose: Float[Tensor, "N P"] | None = None  # as D encodes cameras: raw numbers, not always a camera
     latent: Float[Tensor, "N z"] | None = None
     class_logits: Float[Tensor, "N C"] | None = None
     features: tuple[Tensor, ...] = ()
@@ -147,7 +153,7 @@ class Generator(Protocol):
         ...
 
     def options_at(self, nimg: int) -> RenderOptions:
-        """How to render after nimg training images: pure, this is the whole schedule."""
+        """How to render in training after nimg images: pure, this is the whole schedule. still() is for pictures."""
         ...
 
 
@@ -192,7 +198,8 @@ class Inputs(Record):
     condition: Condition = Condition()  # what mapping() is told
     camera: Camera | None = None  # what is rendered
     label: Float[Tensor, "N label_dim"] | None = None  # what critics are told besides the camera
-    patch: Float[Tensor, "N 4"] | None = None  # part of the image to render: x0, y0, width, height in [0, 1]
+    patch: Float[Tensor, "N 4"] | None = None  # see RenderOptions
+    mixing: tuple[Tensor, int] | None = None  # a second z, whose codes are taken from this row on
     chosen: Bool[Tensor, "N"] | None = None  # a coin a draw has tossed for its terms
 
     @property
@@ -214,8 +221,8 @@ class Critic(Protocol):
 
     net: str  # name of the discriminator
 
-    def real(self, batch: Batch, resolution: int | None, nimg: int) -> GeneratorOutput:
-        """The batch as if a generator had made it; resolution is that of image_raw."""
+    def real(self, batch: Batch, options: RenderOptions, nimg: int) -> GeneratorOutput:
+        """The batch as if a generator had made it with these options."""
         ...
 
     def __call__(
@@ -224,15 +231,16 @@ class Critic(Protocol):
 
 
 class Step:
-    """One micro-batch of one phase: what terms may look at. Passes are made on demand and shared."""
+    """One micro-batch of one phase: what terms may look at. Passes are made on demand and shared by a group."""
 
     def __init__(
-        self, *, nets: Mapping[str, nn.Module], batch: Batch, inputs: Inputs, draws: Draws, nimg: int,
+        self, *, nets: Mapping[str, Any], batch: Batch, inputs: Inputs, draws: Draws, nimg: int,
         critics: Mapping[str, Critic], update_emas: bool = False,
         report: Callable[[str, Tensor], None] = lambda name, values: None,
     ) -> None:  # fmt: skip
         self.nets, self.batch, self.inputs, self.draws, self.nimg = nets, batch, inputs, draws, nimg
         self.critics, self.update_emas, self.report = critics, update_emas, report
+        self.leaves = False  # whether real() gives leaves to differentiate by; the runner sets it for each group
         self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -247,40 +255,63 @@ class Step:
 
     def options(self, scope: str, net: str = "G") -> RenderOptions:
         """The generator's scheduled options with draws of their own for the pass named scope."""
-        return self.nets[net].options_at(self.nimg).using(self.draws.within(scope))  # pyright: ignore
+        options = self.nets[net].options_at(self.nimg).using(self.draws.within(scope))
+        return options if self.inputs.patch is None else replace(options, patch=self.inputs.patch)
 
     def codes(self, net: str = "G") -> Any:
-        """mapping() of the inputs."""
-        z, condition = self.inputs.z, self.inputs.condition
-        return self.once(("codes", net), lambda: self.nets[net].mapping(z, condition, self.update_emas))  # pyright: ignore
+        """mapping() of the inputs, styles mixed if the draw says so."""
+
+        def make() -> Codes:
+            mapping, mixing = self.nets[net].mapping, self.inputs.mixing
+            codes = mapping(self.inputs.z, self.inputs.condition, self.update_emas)
+            return (
+                codes
+                if mixing is None
+                else codes.mix(mapping(mixing[0], self.inputs.condition), slice(mixing[1], None))
+            )
+
+        return self.once(("codes", net), make)
+
+    def scene(self, net: str = "G") -> Any:
+        """The scene of the inputs, of which fake() is a view."""
+        return self.once(("scene", net), lambda: self.nets[net].scene(self.codes(net), self.options("fake", net)))
 
     def fake(self, net: str = "G") -> Any:
         """The pictures of the inputs."""
 
         def make() -> GeneratorOutput:
-            return self.nets[net].synthesis(self.codes(net), self.inputs.camera, self.options("fake", net))  # pyright: ignore
+            G, camera, options = self.nets[net], self.inputs.camera, self.options("fake", net)
+            if camera is not None and hasattr(G, "scene"):
+                return G.render(self.scene(net), camera, options)
+            return G.synthesis(self.codes(net), camera, options)
 
         return self.once(("fake", net), make)
 
     def real(self, critic: str = "D", net: str = "G") -> GeneratorOutput:
         """The batch as the critic wants to see it."""
-        resolution = self.nets[net].options_at(self.nimg).resolution  # pyright: ignore
-        return self.once(("real", critic), lambda: self.critics[critic].real(self.batch, resolution, self.nimg))
+
+        def make() -> GeneratorOutput:
+            real = self.critics[critic].real(self.batch, self.options("real", net), self.nimg)
+            return real.map(lambda t: t.detach().requires_grad_()) if self.leaves else real
+
+        return self.once(("real", critic), make)
 
     def score(self, output: GeneratorOutput, told: Condition, scope: str, critic: str = "D") -> DiscriminatorOutput:
-        """What the critic says; scope names the augmentation's draws."""
-        judge = self.critics[critic]
-        return judge(self.nets[judge.net], output, told, self.nimg, self.draws.within(scope))
+        """What the critic says of the pass named scope, asked once; scope also names the augmentation's draws."""
+        judge, draws = self.critics[critic], self.draws.within(scope)
+        make = lambda: judge(self.nets[judge.net], output, told, self.nimg, draws)  # noqa: E731
+        return self.once(("score", critic, scope), make)
 
 
 @runtime_checkable
 class Term(Protocol):
     """One loss. It returns a value per image, or (values, weights) for a mean weighted within the micro-batch.
 
-    Terms of a phase with the same `on` share passes and one backward; others follow after it, which saves memory.
+    Terms of a phase with the same `group` share passes and one backward; others follow after it, which saves memory.
+    A term with a true `differentiates_images` gets real images that are leaves.
     """
 
-    on: str
+    group: str
 
     def __call__(self, step: Step) -> Tensor | tuple[Tensor, Tensor]: ...
 

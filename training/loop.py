@@ -20,7 +20,7 @@ from torch_utils.images import save_grid
 from training.build import build, build_nets
 from training.contracts import CameraRig
 from training.data.loader import batches
-from training.phases import PhaseRunner
+from training.phases import PhaseRunner, part_of
 from training.reporting import Reporter
 from training.setup import build_averages, build_optimizers, build_phases
 from training.snapshot import SNAPSHOTS, save_snapshot
@@ -37,9 +37,11 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
     """
     device = prepare_device(config)
     torch.manual_seed(config["seed"])
-    nets = {name: net.train().to(device) for name, net in build_nets(config).items()}
+    nets = {name: net.eval().to(device) for name, net in build_nets(config).items()}
     rig = build(config["rig"], where="rig")
     phases = build_phases(config, nets)
+    for name in {name for phase in phases for name in phase.nets}:
+        part_of(nets, name).train()
     optimizers, clips = build_optimizers(config, nets, phases)
     world = distributed.world()
     batch_gpu = config["batch_gpu"] or config["batch"] // world
@@ -67,9 +69,12 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
             batch = next(stream)
             for phase in phases:
                 if run.iteration % phase.every == 0:
-                    runner.run(phase, batch, run.nimg, run.collector.report)
+                    try:
+                        runner.run(phase, batch, run.nimg, run.collector.report)
+                    except torch.OutOfMemoryError as error:
+                        raise out_of_memory(error) from error
             for followed, rule, slow in run.averages.values():
-                rule.update(slow, nets[followed], run.nimg, config["batch"])
+                rule.update(slow, nets[followed], run.nimg, config["batch"], run.iteration)
             run.nimg += config["batch"]
             run.iteration += 1
             report.advance(run.nimg, config["batch"])
@@ -114,7 +119,7 @@ class Keeper:
         nets = {**self.run.nets, **{name: slow for name, (_, _, slow) in self.run.averages.items()}}
         followed = next((net for name, (net, _, _) in self.run.averages.items() if name == self.samples.net), "G")
         trained = self.run.nets[followed].options_at(self.run.nimg)  # pyright: ignore
-        pictures = self.samples(nets, self.rig, self.dataset, trained, self.device)
+        pictures = self.samples(nets, self.rig, self.dataset, trained.still(), self.device)
         for name, images in pictures.items():
             suffix = name.removeprefix("image")
             path = (
@@ -187,6 +192,6 @@ def prepare_device(config: Mapping[str, Any]) -> torch.device:
 def out_of_memory(error: RuntimeError) -> TrainingStopped:
     """The three knobs, instead of an allocator's report."""
     return TrainingStopped(
-        f"out of memory: {str(error).splitlines()[0]} Lower batch_gpu (the update stays the same), the rays of an image "
-        "(raw resolution or samples), or the channels (spec.channel_max)."
+        f"out of memory: {str(error).splitlines()[0]} Lower batch_gpu (the update stays the same), the rays of an "
+        "image (raw resolution or samples), or the channels (spec.channel_max)."
     )

@@ -1,8 +1,8 @@
 """One optimiser step: draw, run the terms, accumulate, check, step.
 
-A phase trains some nets with one optimiser. Its terms are grouped by the pass they look at (`on`): a group shares its
-passes and one backward, then its graph is freed. Gradients are means over the whole batch of all ranks, so neither
-batch_gpu nor the number of ranks changes the update.
+A phase trains some nets with one optimiser. Terms of one `group` share their passes and one backward, then the graph is
+freed. Gradients are means over the whole batch of all ranks, so neither batch_gpu nor the number of ranks changes the
+update.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dnnlib.errors import ConfigError, TrainingStopped
 from torch_utils import distributed
 from torch_utils.ema import commit_averages
-from training.contracts import Batch, Critic, Draw, Draws, Step, Term
+from training.contracts import Batch, Critic, Draw, Draws, Inputs, Step, Term
 
 Report = Callable[[str, Tensor], None]
 
@@ -24,10 +24,10 @@ class Phase:
     """What is trained, how often, on what, by which losses."""
 
     name: str
-    nets: tuple[str, ...]  # the nets whose weights move
+    nets: tuple[str, ...]  # the nets, or parts such as G.encoder, whose weights move
     optimizer: str
     terms: Mapping[str, Term]
-    draw: Draw
+    draw: Draw | None = None  # None: the phase generates nothing
     critics: Mapping[str, Critic] = field(default_factory=dict)
     every: int = 1  # run in every so many iterations; the loss is multiplied by it (lazy regularisation)
     update_emas: bool = False  # whether mapping() collects its averages in this phase
@@ -36,7 +36,7 @@ class Phase:
         """The terms by the pass they share, in the order of first mention."""
         grouped: dict[str, dict[str, Term]] = {}
         for name, term in self.terms.items():
-            grouped.setdefault(term.on, {})[name] = term
+            grouped.setdefault(term.group, {})[name] = term
         return list(grouped.values())
 
 
@@ -51,6 +51,12 @@ def micro_batches(batch: Batch, batch_gpu: int) -> list[tuple[list[int], Batch]]
     cuts = count // batch_gpu
     everything = [rank + world * i for i in range(count)]
     return [(everything[k::cuts], batch[k::cuts]) for k in range(cuts)]
+
+
+def part_of(nets: Mapping[str, nn.Module], name: str) -> nn.Module:
+    """A net, or a part of one: G.encoder."""
+    net, _, inside = name.partition(".")
+    return nets[net].get_submodule(inside)
 
 
 def weighted_mean(value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
@@ -70,12 +76,14 @@ class PhaseRunner:
     ) -> None:  # fmt: skip
         self.nets, self.optimizers, self.clips = nets, optimizers, clips
         self.seed, self.batch_gpu, self.max_bad_steps = seed, batch_gpu, max_bad_steps
+        self.trainable = [p for net in nets.values() for p in net.parameters() if p.requires_grad]
         self.bad_steps = 0
 
     def run(self, phase: Phase, batch: Batch, nimg: int, report: Report) -> None:
         """One step of one phase on this rank's share of the batch."""
-        for name, net in self.nets.items():
-            net.requires_grad_(name in phase.nets)
+        moving = {id(p) for name in phase.nets for p in part_of(self.nets, name).parameters()}
+        for parameter in self.trainable:
+            parameter.requires_grad_(id(parameter) in moving)
         optimizer = self.optimizers[phase.optimizer]
         optimizer.zero_grad(set_to_none=True)
         bad_terms: set[str] = set()
@@ -93,13 +101,14 @@ class PhaseRunner:
         draws = Draws(
             seed=self.seed, phase=phase.name, nimg=nimg, items=items, batch=batch, device=part.image.device
         )  # fmt: skip
-        inputs = phase.draw(part, draws, nimg, self.nets)
+        inputs = phase.draw(part, draws, nimg, self.nets) if phase.draw else Inputs()
         return Step(
             nets=self.nets, batch=part, inputs=inputs, draws=draws, nimg=nimg, critics=phase.critics,
             update_emas=phase.update_emas, report=report,
         )  # fmt: skip
 
     def _backward(self, phase: Phase, group: Mapping[str, Term], step: Step, share: float, bad: set[str]) -> None:
+        step.leaves = any(getattr(term, "differentiates_images", False) for term in group.values())
         losses = {name: weighted_mean(term(step)) for name, term in group.items()}
         torch.stack(list(losses.values())).sum().mul(phase.every * share).backward()
         for name, loss in losses.items():

@@ -10,7 +10,7 @@ from torch import nn
 from dnnlib.errors import ConfigError
 from torch_utils.ema import WeightAverage
 from training.build import build
-from training.phases import Phase
+from training.phases import Phase, part_of
 
 
 def build_averages(
@@ -25,23 +25,19 @@ def build_averages(
 
 
 def build_phases(config: Mapping[str, Any], nets: Mapping[str, nn.Module]) -> list[Phase]:
-    """The phases in order; a phase set to null is left out."""
+    """The phases in order; a phase set to null is left out. All share the critics, which are built once."""
     phases = []
+    critics = {name: build(node, where=f"critics.{name}") for name, node in (config.get("critics") or {}).items()}
     for name, entry in config["phases"].items():
         if entry is None:
             continue
         where = f"phases.{name}"
         for net in entry["nets"]:
-            if net not in nets:
+            if net.partition(".")[0] not in nets:
                 raise ConfigError(f"{where}.nets names {net}, but there are only {', '.join(nets)}")
         if entry["optimizer"] not in config["optimizers"]:
             raise ConfigError(f"{where}.optimizer={entry['optimizer']} is none of {', '.join(config['optimizers'])}")
-        parts = {
-            part: {
-                key: build(node, where=f"{where}.{part}.{key}") for key, node in (entry.get(part) or {}).items() if node
-            }
-            for part in ("terms", "critics")
-        }
+        terms = {key: build(node, where=f"{where}.terms.{key}") for key, node in entry["terms"].items() if node}
         phases.append(
             Phase(
                 name=name,
@@ -49,8 +45,9 @@ def build_phases(config: Mapping[str, Any], nets: Mapping[str, nn.Module]) -> li
                 optimizer=entry["optimizer"],
                 every=entry.get("every", 1),
                 update_emas=entry.get("update_emas", False),
-                draw=build(entry["draw"], where=f"{where}.draw"),
-                **parts,
+                terms=terms,
+                critics=critics,
+                draw=build(entry["draw"], where=f"{where}.draw") if entry.get("draw") else None,
             )
         )
     return phases
@@ -69,7 +66,8 @@ def build_optimizers(
         entry = dict(entry)
         clips[name] = entry.pop("clip", None)
         lazy = entry.pop("lazy", True)
-        parameters = [p for net in entry.pop("nets") for p in nets[net].parameters()]
+        parts = [part_of(nets, name) for name in entry.pop("nets")]
+        parameters = [p for net in parts for p in net.parameters() if p.requires_grad]
         every = max((phase.every for phase in phases if phase.optimizer == name), default=1)
         if lazy and every > 1:
             correction = every / (every + 1)

@@ -42,17 +42,17 @@ def test_half_of_the_weight_is_forgotten_in_one_half_life():
     nn.init.ones_(slow.weight)
     rule = WeightAverage(kimg=1)
     for step in range(10):
-        rule.update(slow, net, nimg=100 * step, batch=100)
+        rule.update(slow, net, nimg=100 * step, batch=100, steps=step)
     assert slow.weight.item() == pytest.approx(0.5, rel=1e-5)
 
 
 def test_rampup_starts_with_a_copy():
     net, slow = nn.Linear(4, 4), nn.Linear(4, 4)
-    WeightAverage(kimg=5, rampup=0.05).update(slow, net, nimg=0, batch=16)
+    WeightAverage(kimg=5, rampup=0.05).update(slow, net, nimg=0, batch=16, steps=0)
     assert torch.equal(slow.weight, net.weight)
 
 
 def test_per_step_decay_warms_up():
     rule = WeightAverage(per_step=0.999)
-    assert rule.beta(0, 8) == pytest.approx(0.1)
-    assert rule.beta(8 * 100_000, 8) == 0.999
+    assert rule.beta(0, 8, 0) == pytest.approx(0.1)
+    assert rule.beta(8 * 100_000, 8, 100_000) == 0.999

@@ -13,38 +13,41 @@ from training.contracts import Step
 class GeneratorLogistic:
     """softplus(-D(G(z, c), c))"""
 
-    on: str = "fake"
+    group: str = "fake"
     critic: str = "D"
+    weight: float = 1.0
     formula = "softplus(-D(G(z, c), c))"
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
         score = step.score(step.fake(), step.inputs.told, "fake", self.critic).score
-        return softplus(-score)
+        return self.weight * softplus(-score)
 
 
 @dataclass(frozen=True)
 class DiscriminatorFake:
     """softplus(D(G(z, c), c))"""
 
-    on: str = "fake"
+    group: str = "fake"
     critic: str = "D"
+    weight: float = 1.0
     formula = "softplus(D(G(z, c), c))"
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
         score = step.score(step.fake().detach(), step.inputs.told, "fake", self.critic).score
         step.report("score/fake", score)
-        return softplus(score)
+        return self.weight * softplus(score)
 
 
 @dataclass(frozen=True)
 class DiscriminatorReal:
     """softplus(-D(x, c))"""
 
-    on: str = "real"
+    group: str = "real"
     critic: str = "D"
+    weight: float = 1.0
     formula = "softplus(-D(x, c))"
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
         score = step.score(step.real(self.critic), step.batch.condition, "real", self.critic).score
         step.report("score/real", score)
-        return softplus(-score)
+        return self.weight * softplus(-score)

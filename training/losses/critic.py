@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from torch_utils.draws import Draws
 from torch_utils.ops.upfirdn2d import filter2d
-from training.contracts import Batch, Condition, DiscriminatorOutput, GeneratorOutput
-from training.layers.resize import resize_antialiased
+from training.contracts import Batch, Condition, DiscriminatorOutput, GeneratorOutput, RenderOptions
+from training.layers.resize import resize
 
 
 def blur(image: Float[Tensor, "N C H W"], sigma: float) -> Float[Tensor, "N C H W"]:
@@ -40,10 +40,10 @@ class ImageCritic:
             return 0.0
         return max(1 - nimg / (self.blur_fade_kimg * 1000), 0.0) * self.blur_sigma
 
-    def real(self, batch: Batch, resolution: int | None, nimg: int) -> GeneratorOutput:
+    def real(self, batch: Batch, options: RenderOptions, nimg: int) -> GeneratorOutput:
         if not self.raw:
             return GeneratorOutput(image=batch.image, camera=batch.condition.camera)
-        raw = resize_antialiased(batch.image, resolution or batch.image.shape[-1])
+        raw = resize(batch.image, options.resolution or batch.image.shape[-1])
         return GeneratorOutput(
             image=batch.image, image_raw=blur(raw, self.sigma(nimg)), camera=batch.condition.camera
         )  # fmt: skip

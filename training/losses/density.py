@@ -20,17 +20,15 @@ class DensityTV:
     std: float = 0.004  # scene units
     points: int = 1000  # an image
     extent: float = 1.0  # scene units
-    on: str = "density"
+    group: str = "density"
     net: str = "G"
     formula = "lambda |s(p) - s(p + e)|, e ~ N(0, std^2)"
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
-        G = step.nets[self.net]
-        scene = G.scene(step.codes(self.net), step.options("density", self.net))  # pyright: ignore
         near = (2 * step.draws.uniform("density.points", (self.points, 3)) - 1) * self.extent
         far = near + self.std * step.draws.normal("density.shift", (self.points, 3))
         both = near.new_empty(near.shape[0], 2 * self.points, 3)
         both[:, : self.points], both[:, self.points :] = near, far
-        density = G.query(scene, both).raw_density  # pyright: ignore
+        density = step.nets[self.net].query(step.scene(self.net), both).raw_density
         difference = density[:, : self.points] - density[:, self.points :]
         return self.weight * difference.abs().mean(dim=1)

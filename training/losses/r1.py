@@ -1,6 +1,6 @@
 """The gradient penalty on real images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -18,16 +18,16 @@ class R1Penalty:
     """
 
     gamma: float  # strength; grows with the number of pixels
-    on: str = "real"
+    group: str = "real"
     critic: str = "D"
     formula = "gamma/2 |dD(x, c)/dx|^2"
+    differentiates_images = True
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
         real = step.real(self.critic)
-        sees: tuple[str, ...] = step.nets[step.critics[self.critic].net].sees  # pyright: ignore
-        leaves = {name: getattr(real, name).detach().requires_grad_() for name in sees}
-        score = step.score(replace(real, **leaves), step.batch.condition, "real", self.critic).score
-        slopes = torch.autograd.grad(score.sum(), list(leaves.values()), create_graph=True)
+        leaves = [getattr(real, name) for name in step.nets[step.critics[self.critic].net].sees]
+        score = step.score(real, step.batch.condition, "real", self.critic).score
+        slopes = torch.autograd.grad(score.sum(), leaves, create_graph=True)
         penalty = torch.stack([slope.square().sum(dim=(1, 2, 3)) for slope in slopes]).sum(dim=0)
         step.report("r1", penalty)
         return penalty * (self.gamma / 2)
