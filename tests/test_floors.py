@@ -13,10 +13,11 @@ FLOORS = [  # longest prefix wins
     ("training.reporting", 5),
     ("training.generators", 4), ("training.discriminators", 4), ("training.encoders", 4), ("training.losses", 4),
     ("training.augment", 4), ("training.data", 4), ("training.programs", 4),
-    ("training.contracts", 3), ("training.schedules", 3), ("training.rendering", 3), ("training.layers", 3),
-    ("metrics", 3), ("torch_utils", 2), ("dnnlib", 1),
+    ("training.contracts", 3), ("training.step", 3), ("training.rendering", 3), ("training.layers", 3), ("metrics", 3),
+    ("training.schedules", 3), ("torch_utils", 2), ("dnnlib", 1),
 ]  # fmt: skip
 OWN_PACKAGE = {1, 2, 3, 5}  # on these floors a file may see its own package
+TOP_OF_FLOOR_3 = {"training.contracts": "training.rendering.", "training.step": "training.contracts."}
 FIRST_PARTY = ("apps", "dnnlib", "generate", "metrics", "run_train", "torch_utils", "training")
 
 
@@ -48,8 +49,8 @@ def allowed(importer: str, imported: str) -> bool:
         return True
     if there > here:
         return False
-    if importer == "training.contracts":
-        return package(imported) == "training.rendering"
+    if importer in TOP_OF_FLOOR_3:
+        return imported.startswith(TOP_OF_FLOOR_3[importer])
     if here == 5:  # one package: the loop's own files and the importers, without cycles (below)
         return True
     return here in OWN_PACKAGE and package(importer) == package(imported)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import ConfigError, TrainingStopped
-from training.contracts import Batch, Condition, Inputs, Step
+from training.contracts import Batch, Condition, Inputs
 from training.phases import Phase, PhaseRunner
+from training.step import Step
 
 
 class Latent:

@@ -4,7 +4,7 @@ Images are float [N, C, H, W] in [-1, 1]; label maps int64 [N, 1, H, W]; angles 
 Everything here is frozen. docs/contracts.md explains it with a toy model that the tests train.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -17,8 +17,7 @@ from training.rendering.cameras import Camera, CameraRig
 
 __all__ = [
     "Batch", "Camera", "CameraRig", "Codes", "Condition", "ConditionPool", "Critic", "DiscriminatorOutput", "Draw",
-    "Draws", "Generator", "GeneratorOutput", "Inputs", "PointOutput", "RenderOptions", "SceneGenerator", "Shot", "Step",
-    "Term",
+    "Draws", "Generator", "GeneratorOutput", "Inputs", "PointOutput", "RenderOptions", "SceneGenerator", "Shot",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -228,92 +227,6 @@ class Critic(Protocol):
     def __call__(
         self, net: nn.Module, output: GeneratorOutput, told: Condition, nimg: int, draws: Draws
     ) -> DiscriminatorOutput: ...
-
-
-class Step:
-    """One micro-batch of one phase: what terms may look at. Passes are made on demand and shared by a group."""
-
-    def __init__(
-        self, *, nets: Mapping[str, Any], batch: Batch, inputs: Inputs, draws: Draws, nimg: int,
-        critics: Mapping[str, Critic], update_emas: bool = False,
-        report: Callable[[str, Tensor], None] = lambda name, values: None,
-    ) -> None:  # fmt: skip
-        self.nets, self.batch, self.inputs, self.draws, self.nimg = nets, batch, inputs, draws, nimg
-        self.critics, self.update_emas, self.report = critics, update_emas, report
-        self.leaves = False  # whether real() gives leaves to differentiate by; the runner sets it for each group
-        self._made: dict[Hashable, Any] = {}
-
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of make(), remembered until the backward pass of the group that asked for it."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
-
-    def forget(self) -> None:
-        """Drop all passes, so that the graph of one backward group is freed before the next is made."""
-        self._made.clear()
-
-    def options(self, scope: str, net: str = "G") -> RenderOptions:
-        """The generator's scheduled options with draws of their own for the pass named scope."""
-        options = self.nets[net].options_at(self.nimg).using(self.draws.within(scope))
-        return options if self.inputs.patch is None else replace(options, patch=self.inputs.patch)
-
-    def codes(self, net: str = "G") -> Any:
-        """mapping() of the inputs, styles mixed if the draw says so."""
-
-        def make() -> Codes:
-            mapping, mixing = self.nets[net].mapping, self.inputs.mixing
-            codes = mapping(self.inputs.z, self.inputs.condition, self.update_emas)
-            return (
-                codes
-                if mixing is None
-                else codes.mix(mapping(mixing[0], self.inputs.condition), slice(mixing[1], None))
-            )
-
-        return self.once(("codes", net), make)
-
-    def scene(self, net: str = "G") -> Any:
-        """The scene of the inputs, of which fake() is a view."""
-        return self.once(("scene", net), lambda: self.nets[net].scene(self.codes(net), self.options("fake", net)))
-
-    def fake(self, net: str = "G") -> Any:
-        """The pictures of the inputs."""
-
-        def make() -> GeneratorOutput:
-            G, camera, options = self.nets[net], self.inputs.camera, self.options("fake", net)
-            if camera is not None and hasattr(G, "scene"):
-                return G.render(self.scene(net), camera, options)
-            return G.synthesis(self.codes(net), camera, options)
-
-        return self.once(("fake", net), make)
-
-    def real(self, critic: str = "D", net: str = "G") -> GeneratorOutput:
-        """The batch as the critic wants to see it."""
-
-        def make() -> GeneratorOutput:
-            real = self.critics[critic].real(self.batch, self.options("real", net), self.nimg)
-            return real.map(lambda t: t.detach().requires_grad_()) if self.leaves else real
-
-        return self.once(("real", critic), make)
-
-    def score(self, output: GeneratorOutput, told: Condition, scope: str, critic: str = "D") -> DiscriminatorOutput:
-        """What the critic says of the pass named scope, asked once; scope also names the augmentation's draws."""
-        judge, draws = self.critics[critic], self.draws.within(scope)
-        make = lambda: judge(self.nets[judge.net], output, told, self.nimg, draws)  # noqa: E731
-        return self.once(("score", critic, scope), make)
-
-
-@runtime_checkable
-class Term(Protocol):
-    """One loss. It returns a value per image, or (values, weights) for a mean weighted within the micro-batch.
-
-    Terms of a phase with the same `group` share passes and one backward; others follow after it, which saves memory.
-    A term with a true `differentiates_images` gets real images that are leaves.
-    """
-
-    group: str
-
-    def __call__(self, step: Step) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

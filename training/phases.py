@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from dnnlib.errors import ConfigError, TrainingStopped
 from torch_utils import distributed
 from torch_utils.ema import commit_averages
-from training.contracts import Batch, Critic, Draw, Draws, Inputs, Step, Term
+from training.contracts import Batch, Critic, Draw, Draws, Inputs
+from training.step import Step, Term
 
 Report = Callable[[str, Tensor], None]
 

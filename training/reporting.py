@@ -41,7 +41,7 @@ class Reporter:
         self.started = time.time() - elapsed
         self.tick_time, self.tick_nimg = time.time(), -1
         self.stats = open(folder / "stats.jsonl", "ab")  # noqa: SIM115
-        self._events = None
+        self._events: Any = None
         self._bar = None
 
     @property

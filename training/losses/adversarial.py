@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from training.contracts import Step
+from training.step import Step
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from training.contracts import Step
+from training.step import Step
 
 
 @dataclass(frozen=True)

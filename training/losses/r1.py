@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.contracts import Step
+from training.step import Step
 
 
 @dataclass(frozen=True)
