@@ -16,7 +16,7 @@ import torch
 
 from dnnlib.errors import ConfigError, TrainingStopped
 from torch_utils import distributed
-from torch_utils.images import save_grid
+from torch_utils.images import depth_picture, save_grid
 from training.build import build, build_nets
 from training.contracts import CameraRig
 from training.data.loader import batches
@@ -121,12 +121,9 @@ class Keeper:
         trained = self.run.nets[followed].options_at(self.run.nimg)  # pyright: ignore
         pictures = self.samples(nets, self.rig, self.dataset, trained.still(), self.device)
         for name, images in pictures.items():
-            suffix = name.removeprefix("image")
-            path = (
-                self.folder
-                / f"fakes{self.run.nimg // 1000:06d}{'_' * (suffix[:1] != '_' and bool(suffix))}{suffix}.png"
-            )
-            save_grid(images, path, columns=self.samples.columns)
+            part = {"image": "", "image_raw": "_raw"}.get(name, f"_{name}")
+            shown = depth_picture(images) if name == "depth" else images
+            save_grid(shown, self.folder / f"fakes{self.run.nimg // 1000:06d}{part}.png", columns=self.samples.columns)
 
     def tick(self, done: bool) -> None:
         run = self.run
@@ -139,6 +136,7 @@ class Keeper:
         if done or (run.tick > 1 and (run.tick - 1) % self.config["snap"] == 0):
             nets = {**run.nets, **{name: slow for name, (_, _, slow) in run.averages.items()}}
             path = self.folder / SNAPSHOTS / f"{run.nimg // 1000:06d}.safetensors"
+            path.parent.mkdir(exist_ok=True)
             save_snapshot(path, nets, self.config, run.nimg)
             self.save_if_due(force=True)
 

@@ -1,0 +1,35 @@
+"""Write dataset.json for a folder of class folders: classes are sorted by name and counted from 0.
+
+python apps/dataset_labels.py --source=~/data/afhq/train --out=~/data/afhq/train/dataset.json
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from dnnlib.options import Options, at_least, run
+
+
+def read_options():
+    parser = Options(description=__doc__)
+    add = parser.add_argument
+    add("--source", required=True, metavar="DIR", help="holds one folder of images per class")
+    add("--out", required=True, metavar="FILE", help="the dataset.json to write")
+    add("--min-size", type=at_least(1), default=1, metavar="N", help="leave out images with a side of fewer pixels")
+    return parser.parse_args()
+
+
+def main():
+    args = read_options()
+    from training.data.classes import class_labels
+    from training.data.writer import write_text
+
+    names, labels = class_labels(args.source, args.min_size)
+    write_text(args.out, json.dumps({"labels": labels}))
+    print(f"{len(labels)} images of {len(names)} classes ({', '.join(names)}) are listed in {args.out}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,158 @@
+"""A run that is killed and continued ends bit-identical to one that was left alone."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+RUN = [
+    "data=critters", "resolution=16", "batch=8", "batch_gpu=4", "kimg=0.16", "tick=0.032", "snap=2", "imgsnap=100",
+    "workers=0", "spec.channel_max=8", "model.sizes.tiny.plane_resolution=8", "model.sizes.tiny.w_dim=8", "model.sizes.tiny.z_dim=8",
+    "model.raw_resolution=8", "model.samples=[4,4]", "model.sizes.tiny.widths=[8,8]", "samples.latents=1",
+    "save_every=1e-9",
+]  # fmt: skip
+
+
+def start(*words: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "run_train.py", *words]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    return said
+
+
+def iterations(folder: Path) -> int:
+    state = folder / "state.pt"
+    return torch.load(state, weights_only=True)["counters"]["iteration"] if state.exists() else -1
+
+
+def wait_for(folder: Path, process: subprocess.Popen, iteration: int) -> None:
+    while process.poll() is None and iterations(folder) < iteration:
+        time.sleep(0.02)
+
+
+def logged(folder: Path) -> list[dict]:
+    """stats.jsonl without what the clock says."""
+    lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["time"]
+    return lines
+
+
+def assert_same(one: object, other: object, where: str = "state") -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where  # type: ignore[arg-type]
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where  # type: ignore[attr-defined]
+        for key in one:
+            if key not in ("elapsed", "stats_offset"):
+                assert_same(one[key], other[key], f"{where}.{key}")  # type: ignore[index]
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where  # type: ignore[arg-type]
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):  # type: ignore[call-overload]
+            assert_same(a, b, f"{where}[{i}]")
+    else:
+        assert one == other, where
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was left alone."""
+    outdir = tmp_path_factory.mktemp("whole")
+    finish(start(*RUN, f"outdir={outdir}"))
+    (folder,) = outdir.iterdir()
+    return folder
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    states = [torch.load(f / "state.pt", weights_only=True) for f in (folder, whole)]
+    assert_same(*states)
+    assert logged(folder) == logged(whole)
+    snapshots = [{p.name: p.read_bytes() for p in (f / "snapshots").iterdir()} for f in (folder, whole)]
+    assert snapshots[0].keys() == snapshots[1].keys()
+
+
+def test_killed_at_random_moments_it_ends_the_same(whole: Path, tmp_path: Path):
+    moments = random.Random(7)
+    process = start(*RUN, f"outdir={tmp_path}")
+    while not list(tmp_path.glob("0*")):
+        time.sleep(0.02)
+    (folder,) = tmp_path.glob("0*")
+    for target in (3, 9, 15):
+        wait_for(folder, process, target)
+        time.sleep(moments.uniform(0, 0.08))  # anywhere in a step, or inside the writing of the state
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        process = start(f"resume_run={folder}")
+    finish(process)
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_first_and_has_its_own_exit_code(number: signal.Signals, whole: Path, tmp_path: Path):
+    words = [word for word in RUN if not word.startswith("save_every")]
+    process = start(*words, "save_every=1000", f"outdir={tmp_path}")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.lstrip().startswith("0.0"):  # the first tick
+            break
+    process.send_signal(number)
+    said = finish(process, 128 + number)
+    assert f"Stopped by {number.name}; continue with: python run_train.py resume_run=" in said
+    (folder,) = tmp_path.glob("0*")
+    assert 0 < iterations(folder) < 20
+    finish(start(f"resume_run={folder}"))
+    assert_same_run(folder, whole)
+
+
+def test_a_change_of_the_mathematics_is_refused(whole: Path):
+    said = finish(start(f"resume_run={whole}", "seed=3", "spec.glr=0.1"), code=2)
+    assert "seed" in said
+    assert "glr" in said
+    assert "Traceback" not in said
+
+
+def test_a_damaged_state_is_one_sentence(whole: Path, tmp_path: Path):
+    folder = tmp_path / "00000-cut"
+    folder.mkdir()
+    for name in ("config.yaml", "command.txt", "stats.jsonl"):
+        (folder / name).write_bytes((whole / name).read_bytes())
+    (folder / "state.pt").write_bytes((whole / "state.pt").read_bytes()[:-1000])
+    said = finish(start(f"resume_run={folder}"), code=2)
+    assert "cut short" in said
+    assert "Traceback" not in said
+
+
+def test_a_full_disk_stops_the_run_and_spares_the_state(tmp_path: Path):
+    """The limit on the size of files lets everything through but the state."""
+    process = start(*[w for w in RUN if not w.startswith("kimg")], "kimg=0.008", f"outdir={tmp_path}")
+    finish(process)
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "state.pt").read_bytes()
+    limit = len(before) // 2
+    code = (
+        f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        f"sys.argv = ['run_train.py', 'resume_run={folder}', 'kimg=0.064']; runpy.run_path('run_train.py', run_name='__main__')"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "state.pt").read_bytes() == before
+    assert not list(folder.glob(".*part"))
