@@ -110,9 +110,8 @@ def test_mistakes_are_named_before_anything_is_written(
 
 
 def test_a_mistake_is_one_sentence_and_an_exit_code():
-    done = subprocess.run(
-        [sys.executable, "generate.py", "--outdir=o", "--network=n", "--seeds=5-3"], cwd=ROOT, capture_output=True, text=True
-    )  # fmt: skip
+    line = [sys.executable, "generate.py", "--outdir=o", "--network=n", "--seeds=5-3"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: --seeds: the range 5-3 runs backwards; write 3-5\n"
     assert done.stdout == ""
@@ -192,7 +191,7 @@ def test_a_failing_ffmpeg_is_named_and_leaves_nothing(network: Opened, monkeypat
 def test_an_outdir_that_is_a_file_is_refused(network: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / "taken").write_text("mine")
     for program in ([], ["--render-program=orbit"]):
-        with pytest.raises(ConfigError, match="cannot write .*taken"):
+        with pytest.raises(ConfigError, match=r"cannot write .*taken"):
             call(monkeypatch, [f"--outdir={tmp_path}/taken", "--seeds=0", *program])
     assert (tmp_path / "taken").read_text() == "mine"
 
@@ -260,3 +259,14 @@ def test_progress_says_when_it_will_end(monkeypatch: pytest.MonkeyPatch, capsys)
     monkeypatch.setattr("dnnlib.progress.time.monotonic", lambda: next(clock))
     assert list(progress("abcdef", 6, "letters")) == list("abcdef")
     assert capsys.readouterr().err == "letters: 2 of 6, 24 s to go\nletters: 5 of 6, 5 s to go\n"
+
+
+def test_nrr_changes_the_rays(network: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    call(monkeypatch, [f"--outdir={tmp_path}", "--seeds=0", "--depth", "--nrr=4"])
+    assert pixels(tmp_path / "seed0000_raw.png").shape == (4, 4, 3)
+    assert pixels(tmp_path / "seed0000.png").shape == (16, 16, 3)
+
+
+def test_a_stray_word_is_named(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="two belongs to no option"):
+        call(monkeypatch, ["--seeds=0", "--outdir=one", "two"])

@@ -4,6 +4,7 @@ Workers decode; they send plain uint8 arrays through their pipe (not through /de
 What comes out does not depend on their number.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -40,6 +41,12 @@ def _stack(samples: Sequence[Sample], name: str) -> np.ndarray | None:
     return None if parts[0] is None else torch.stack(parts).numpy()
 
 
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A terminal or a scheduler signals the whole group; the parent saves first and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _as_is(fetched: object) -> object:
     return fetched
 
@@ -65,6 +72,7 @@ def batches(
         _Fetch(dataset),  # pyright: ignore[reportArgumentType]
         sampler=_stream(len(dataset), batch, seed, start, rank, world),  # pyright: ignore[reportArgumentType]
         batch_size=None, num_workers=workers, collate_fn=_as_is, prefetch_factor=2 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # so that torch's own stream of random numbers is left alone
     )  # fmt: skip
     for chosen, arrays in fetched:

@@ -1,0 +1,16 @@
+"""The device that a command line names."""
+
+import torch
+
+from dnnlib.errors import ConfigError
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, by default a GPU where there is one. Raises ConfigError if it cannot be used."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device

@@ -1,0 +1,54 @@
+"""EG3D's dual discriminator (Chan et al., CVPR 2022): the image beside the raw image it was super-resolved from."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_utils.draws import Draws
+from torch_utils.ops.upfirdn2d import setup_filter
+from training.contracts import Condition, DiscriminatorOutput, GeneratorOutput
+from training.layers.conv import BINOMIAL, Taps
+from training.layers.d_body import DiscriminatorBody
+from training.layers.labels import CAMERA_NUMBERS, conditioning_vector
+from training.layers.resize import ResizeFilter, filtered_resizing
+
+
+class DualDiscriminator(DiscriminatorBody):
+    """Sees image and image_raw, resized to the image's size, as 2 img_channels channels.
+
+    told: what it is told beside, of "camera" and "label" (label_dim numbers; 0: no label after all). raw_filter: how
+    the raw image is resized (training.layers.resize). disc_c_noise: standard deviation of the noise that draws add to
+    the conditioning vector, in units of the vector's own deviation within the micro-batch; without draws, or for a
+    micro-batch of one, there is none. All other arguments are those of DiscriminatorBody.
+    """
+
+    sees: tuple[str, ...] = ("image", "image_raw")  # fields of GeneratorOutput that R1 differentiates
+    resample_filter: Tensor
+
+    def __init__(
+        self, *, told: Sequence[Literal["camera", "label"]] = ("camera",), label_dim: int = 0, img_channels: int = 3,
+        raw_filter: ResizeFilter = "antialiased", raw_taps: Taps = BINOMIAL, disc_c_noise: float = 0.0, **body: Any,
+    ) -> None:  # fmt: skip
+        numbers = {"camera": CAMERA_NUMBERS, "label": label_dim}
+        chosen = tuple(name for name in numbers if name in told and numbers[name])
+        super().__init__(c_dim=sum(numbers[name] for name in chosen), img_channels=2 * img_channels, **body)
+        self.told, self.disc_c_noise = chosen, disc_c_noise
+        self.raw_filter: ResizeFilter = raw_filter
+        self.register_buffer("resample_filter", setup_filter(raw_taps), persistent=False)
+
+    def encode(self, told: Condition) -> Float[Tensor, "N c"] | None:
+        """The conditioning vector: camera, then label. None if it is told nothing."""
+        camera = None if told.camera is None else told.camera.label()
+        return conditioning_vector(self.told, camera=camera, label=told.label)
+
+    def forward(self, output: GeneratorOutput, told: Condition, draws: Draws | None = None) -> DiscriminatorOutput:
+        if output.image_raw is None:
+            raise ValueError("the dual discriminator also looks at image_raw, and this output has none")
+        raw = filtered_resizing(output.image_raw, self.img_resolution, self.resample_filter, self.raw_filter)
+        c = self.encode(told)
+        if c is not None and draws is not None and self.disc_c_noise > 0 and c.shape[0] > 1:
+            c = c + draws.normal("disc_c_noise", c.shape[1:]) * c.std(dim=0) * self.disc_c_noise
+        return DiscriminatorOutput(score=self.judge(torch.cat([output.image, raw], dim=1), c))

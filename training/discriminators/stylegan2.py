@@ -1,0 +1,37 @@
+"""StyleGAN2's discriminator (Karras et al., CVPR 2020): one image, told its camera, its class, both or nothing."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_utils.draws import Draws
+from training.contracts import Condition, DiscriminatorOutput, GeneratorOutput
+from training.layers.d_body import DiscriminatorBody
+from training.layers.labels import CAMERA_NUMBERS, conditioning_vector
+
+
+class StyleGAN2Discriminator(DiscriminatorBody):
+    """told: what it is told beside the image, of "camera" and "label" (label_dim numbers; 0: no label after all).
+
+    All other arguments are those of DiscriminatorBody.
+    """
+
+    sees: tuple[str, ...] = ("image",)  # fields of GeneratorOutput that R1 differentiates
+
+    def __init__(
+        self, *, told: Sequence[Literal["camera", "label"]] = (), label_dim: int = 0, img_channels: int = 3, **body: Any
+    ) -> None:
+        numbers = {"camera": CAMERA_NUMBERS, "label": label_dim}
+        chosen = tuple(name for name in numbers if name in told and numbers[name])
+        super().__init__(c_dim=sum(numbers[name] for name in chosen), img_channels=img_channels, **body)
+        self.told = chosen
+
+    def encode(self, told: Condition) -> Float[Tensor, "N c"] | None:
+        """The conditioning vector: camera, then label. None if it is told nothing."""
+        camera = None if told.camera is None else told.camera.label()
+        return conditioning_vector(self.told, camera=camera, label=told.label)
+
+    def forward(self, output: GeneratorOutput, told: Condition, draws: Draws | None = None) -> DiscriminatorOutput:
+        return DiscriminatorOutput(score=self.judge(output.image, self.encode(told)))

@@ -1,0 +1,27 @@
+"""Conditioning vectors: what is known about an image, as the numbers that a network is told."""
+
+from collections.abc import Collection
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dnnlib.errors import DataError
+
+CAMERA_NUMBERS = 25  # of a camera's label: cam2world and intrinsics, row by row
+
+
+def conditioning_vector(told: Collection[str], **known: Tensor | None) -> Float[Tensor, "N c"] | None:
+    """The parts named in told, side by side in the order of `known`. None if nothing is told.
+
+    Raises DataError naming a part that is told but not known.
+    """
+    parts = []
+    for name, numbers in known.items():
+        if name in told:
+            if numbers is None:
+                raise DataError(
+                    f"this network is told each image's {name}, and the data have none: set told without it."
+                )
+            parts.append(numbers)
+    return torch.cat(parts, dim=1) if parts else None
