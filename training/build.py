@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from dnnlib.errors import ConfigError
-from dnnlib.hints import fits, in_words
+from dnnlib.hints import fits, in_words, shaped
 from dnnlib.options import nearest
 from training.contracts import CameraRig
 from training.data.dataset import DataSet
@@ -93,11 +93,11 @@ def _made(node: Any, where: str, extra: Mapping[str, Any]) -> Any:
         return node
     cls = find_class(node["_target_"], where) if "_target_" in node else None
     arguments = {key: value for key, value in node.items() if key != "_target_"}
-    if cls is not None:
-        _check(cls, arguments, extra, where)
+    takes = {} if cls is None else _checked(cls, arguments, extra, where)
     values = {key: _made(value, f"{where}.{key}", {}) for key, value in arguments.items()}
     if cls is None:
         return values
+    values = {key: shaped(value, takes[key].annotation) for key, value in values.items()}
     try:
         return cls(**values, **extra)
     except (TypeError, ValueError) as error:
@@ -119,8 +119,10 @@ def _parameters(cls: type) -> dict[str, inspect.Parameter]:
     return takes
 
 
-def _check(cls: type, arguments: Mapping[str, Any], extra: Mapping[str, Any], where: str) -> None:
-    """Raises ConfigError for an argument that the class does not take, lacks, or wants of another type."""
+def _checked(
+    cls: type, arguments: Mapping[str, Any], extra: Mapping[str, Any], where: str
+) -> dict[str, inspect.Parameter]:
+    """What the class takes. Raises ConfigError for an argument that is unknown, missing or of another type."""
     takes = _parameters(cls)
     for key, value in arguments.items():
         if key not in takes:
@@ -131,3 +133,4 @@ def _check(cls: type, arguments: Mapping[str, Any], extra: Mapping[str, Any], wh
     missing = [name for name in needs if name not in arguments and name not in extra]
     if missing:
         raise ConfigError(f"{where} lacks {', '.join(missing)}, which {cls.__name__} needs.")
+    return takes

@@ -75,7 +75,7 @@ def sphere_position(yaw: Float[Tensor, "N"], pitch: Float[Tensor, "N"], radius: 
 
 def pinhole(focal: float | Float[Tensor, "N"], n: int = 1) -> Float[Tensor, "N 3 3"]:
     """Normalised intrinsics with the principal point in the middle."""
-    intrinsics = torch.eye(3).repeat(n, 1, 1)
+    intrinsics = torch.eye(3, dtype=torch.float32).repeat(n, 1, 1)
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal
     intrinsics[:, :2, 2] = 0.5
     return intrinsics
@@ -103,8 +103,8 @@ class CameraRig:
         angles = [torch.as_tensor(a, dtype=torch.float32).reshape(-1) for a in (yaw, pitch, roll)]
         yaws, pitches, rolls = torch.broadcast_tensors(*angles)
         position = sphere_position(yaws, pitches.clamp(-math.pi / 2 + 0.01, math.pi / 2 - 0.01), self.radius)
-        pose = look_at(position, torch.tensor(self.pivot).expand_as(position))
-        turn = torch.eye(4).repeat(yaws.shape[0], 1, 1)
+        pose = look_at(position, position.new_tensor(self.pivot).expand_as(position))
+        turn = torch.eye(4, dtype=pose.dtype).repeat(yaws.shape[0], 1, 1)
         turn[:, 0, 0] = turn[:, 1, 1] = torch.cos(rolls)
         turn[:, 1, 0] = torch.sin(rolls)
         turn[:, 0, 1] = -turn[:, 1, 0]

@@ -1,0 +1,195 @@
+"""What a person may type, and what they are told: one sentence, a non-zero exit code, nothing half-written."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from dnnlib.errors import ConfigError
+from tests.trainer import FACTS, config_of, run, write_images
+from training.cli import overrides
+from training.cli.compose import composed, resolved
+
+# --- reading the line ---
+
+PATHS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(
+    lambda t: t not in overrides.NULL_WORDS and t[0] not in "~'\"" and not t.startswith("choice(")
+)
+
+
+@given(PATHS)
+@settings(max_examples=300, deadline=None)
+@example("/a b/c(1).zip")
+@example("/with,comma=and=equals/[x]{y}:z")
+@example(r"back\slash\\'quote'\'" + "\\")
+@example("/money/${HOME}/\\${a}$\\\\${b}/$")
+@example("  spaces  ")
+@example("/100%/#/&/*?")
+def test_any_path_arrives_as_typed(path: str):
+    (word,) = [w for w in overrides.read([f"data={path}"]).overrides if w.startswith("data=")]
+    value = OverridesParser.create().parse_override(word).value()
+    assert OmegaConf.create({"data": value}).data == path
+
+
+def test_home_is_expanded_and_quotes_around_quotes_are_taken_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/ann lee")
+    words = overrides.read(["data=~/datasets/afhq.zip", "resume='ffhq256'", 'outdir="/a (b)"', "init.G=~/g.pkl"])
+    config = composed(words.overrides)
+    assert config.data == "/home/ann lee/datasets/afhq.zip"
+    assert (config.resume, config.outdir, config.init.G) == ("ffhq256", "/a (b)", "/home/ann lee/g.pkl")
+
+
+def test_the_reader_follows_from_the_data():
+    assert config_of("data=critters")["choices"]["dataset"] == "critters"
+    assert config_of("data=critters:sphere")["choices"]["dataset"] == "critters"
+    assert config_of("data=/some/critters.zip")["choices"]["dataset"] == "folder"
+    assert config_of("data=/x.zip", "dataset=folder", "dataset.cameras=True")["dataset"]["cameras"] is True
+
+
+def test_metrics_are_a_list():
+    known = ["frechet_probe2k", "turning"]
+    assert config_of("metrics=frechet_probe2k,turning")["metrics"] == known
+    assert list(config_of("metrics=[frechet_probe2k,turning]")["metric"]) == known
+    assert config_of("metrics=none")["metrics"] == config_of()["metrics"] == []
+
+
+# --- precedence ---
+
+
+def test_key_on_the_line_beats_spec_on_the_line_beats_the_default():
+    assert config_of("model=stylegan2")["batch"] == 16  # tiny
+    assert config_of("model=stylegan2", "spec=paper256")["batch"] == 64
+    for words in (["batch=24", "spec=paper256"], ["spec=paper256", "batch=24"], ["spec.batch=24", "spec=paper256"]):
+        assert config_of("model=stylegan2", *words)["batch"] == 24
+
+
+def test_null_means_what_the_spec_says():
+    assert config_of("spec=paper512", "gamma=null", "kimg=null", "device=null")["gamma"] == 0.5
+
+
+def test_groups_can_be_chosen_beside_a_model_that_chooses_too():
+    assert config_of("model=stylegan2", "rig=sphere")["rig"]["kind"] == "sphere"
+    assert config_of("rig=sphere", "model=stylegan2", "rig.radius=3")["rig"]["radius"] == 3
+
+
+def test_what_follows_from_a_key_follows_from_the_line():
+    config = config_of("model=stylegan2", "spec=paper256", "batch=8", "resume=somewhere", "snap=3")
+    assert config["batch_gpu"] == 8
+    assert config["imgsnap"] == 3
+    assert config["emas"]["G_ema"]["rampup"] is None
+    auto = resolved(composed(["spec=auto", "model=stylegan2", "batch=8"]), {**FACTS, "resolution": 512})
+    assert auto["gamma"] == pytest.approx(0.0002 * 512**2 / 8)
+    assert auto["phases"]["Dreg"]["terms"]["r1"]["gamma"] == auto["gamma"]
+
+
+# --- mistakes ---
+
+MISTAKES = {
+    "gama=1": "there is no key gama; did you mean gamma",
+    "modle=eg3d": r"no key modle; did you mean model \(group: .*stylegan2",
+    "spec=papr256": r"spec=papr256: there is no such spec; did you mean paper256.*There are: auto, cifar",
+    "model=stylgan2": "did you mean stylegan2",
+    "rig=fase": "did you mean face",
+    "nets.G.mapping.z_dm=4": r"did you mean nets\.G\.mapping\.z_dim \(in nets\)",
+    "mapping_layers=4": r"did you mean spec\.mapping_layers \(in spec\)",
+    "+foo=1": "there is no key foo",
+    "foo": "foo has no value",
+    "gamm": "gamm has no value: write gamma=VALUE",
+    " ": "empty word on the command line",
+    "--gpus=8": r"without dashes here: python run_train\.py .*gpus=8",
+    "program=orbit": r"generate\.py --render-program=NAME",
+    "metric=turning": "write metrics=a,b",
+    "metrics=turning": "measuring while training is not built yet; .* leave metrics out",
+    "metrics=fid": "metrics=fid: there is no such metric; there are: .*turning",
+    "kimg=abc": "kimg=abc: expected a number",
+    "batch=8.5": r"batch=8\.5: expected a whole number",
+    "cond=maybe": "cond=maybe: expected true or false",
+    "precision=fp17": "expected fp32, bf16 or fp16",
+    "spec.channel_max=wide": r"spec\.channel_max=wide: expected a number",
+    "nets.G.noise=loud": "StyleGAN2Generator expects const, random or none|there is no key nets.G.noise",
+    "+nets.G.mapping.z_dam=8": "MappingNetwork takes no such argument; did you mean z_dim",
+    "nets.G._target_=os.system": "is not allowed",
+    "batch=1,2": "names several values: add --multirun",
+    "metrics=[a": "cannot be read",
+    "hydra.verbose=true": "belongs to sweeps: add --multirun",
+    "~phases.Gnone": r"no key phases\.Gnone",
+    "kimg=0": "kimg=0 must be above 0",
+    "workers=-1": "workers=-1 must not be negative",
+    "batch_gpu=6": "batch=16 cannot be dealt in parts of batch_gpu=6 to gpus=1: it must be a multiple of 6",
+    "batch_gpu=2": r"batch_gpu=2 is not a multiple of spec\.mbstd_group=4",
+    "resolution=24": "images of 24 px cannot be trained on.*16 or 32",
+    "resolution=4": "images of 4 px cannot be trained on.*: 8;",
+    "data=/nowhere/x.zip": r"/nowhere/x\.zip",
+    "dataset.sed=1": r"no key dataset\.sed; did you mean dataset\.seed",
+    "resume=/nowhere/x": "/nowhere/x",
+    "resume_run=/nowhere/x": "resume_run=/nowhere/x is not a run folder",
+    "resume_run=latest": "finds no run in outdir",
+    "device=abacus": "device abacus cannot be used",
+    "gpus=2": "several GPUs is not built yet; use gpus=1",
+    "target=0.5": "augmentation is not built yet; use target=0.6",
+    "aug=ada": "augmentation is not built yet; use aug=noaug",
+    "precision=bf16": "half precision is not built yet; use precision=fp32",
+    "ops=ninja": "not built yet; use ops=auto or ops=torch",
+    "nhwc=True": "not built yet; use nhwc=False",
+    "init.G=x": "not built yet",
+}
+
+
+@pytest.mark.parametrize("word", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_writes_nothing(word: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    code, trainer = run(word, outdir=tmp_path / "out")
+    printed = capsys.readouterr()
+    assert code == 2
+    assert re.search(MISTAKES[word], printed.err), printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert trainer.calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_outdir_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "file").write_text("")
+    code, trainer = run(outdir=tmp_path / "file" / "out")
+    assert (code, trainer.calls) == (2, [])
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
+
+
+def test_two_ways_to_resume_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert run("resume=a", "resume_run=latest", outdir=tmp_path)[0] == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_one_of_several_processes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(outdir=tmp_path)[0] == 2
+    assert "training on several is not built yet" in capsys.readouterr().err
+
+
+def test_labels_that_are_not_there_are_told(tmp_path: Path, capsys: pytest.CaptureFixture):
+    data = write_images(tmp_path / "images")
+    assert run(f"data={data}", "cond=True", outdir=tmp_path / "out")[0] == 2
+    assert "label" in capsys.readouterr().err
+
+
+def test_debugging_keeps_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARALLAX_DEBUG", "1")
+    with pytest.raises(ConfigError, match="gama"):
+        run("gama=1", outdir=tmp_path)
+
+
+def test_nvidias_options_are_respelt():
+    line = "--outdir=out --cfg=ffhq --data=/a.zip --gpus 8 --batch=32 --gamma=1 --mbstd-group=4 --gen_pose_cond=True -n"
+    with pytest.raises(ConfigError) as caught:
+        overrides.read(line.split())
+    spelt = str(caught.value).partition("python run_train.py ")[2].split()
+    assert spelt == [
+        "outdir=out", "model=eg3d_ffhq", "data=/a.zip", "gpus=8", "batch=32", "gamma=1", "spec.mbstd_group=4",
+        "model.pose_conditioning=True", "dry_run=True",
+    ]  # fmt: skip
+    assert overrides.translated(["--cfg=paper256", "--data", "/a b.zip"]).endswith('spec=paper256 data="/a b.zip"')

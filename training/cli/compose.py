@@ -1,0 +1,209 @@
+"""From overrides to a configuration: the only file that knows Hydra's compose and OmegaConf's resolvers.
+
+Order: compose -> (the caller opens the data and fills dataset.*) -> resolve. Mistakes are told with the nearest names,
+because Hydra's own answer to a misspelt key, "use +key", hides typing errors.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dnnlib.errors import ConfigError
+from dnnlib.hints import fits, in_words
+from dnnlib.options import nearest
+from training.cli.formulas import FORMULAS
+from training.cli.keys import CONFIGS, ELSEWHERE, HINTS, groups, top_level_keys
+
+OPEN_NODES = (
+    "nets",
+    "optimizers",
+    "emas",
+    "critics",
+    "phases",
+    "dataset",
+    "augment",
+    "metric",
+    "samples",
+    "rig",
+    "init",
+)
+DATA_KEYS = ("data", "labels", "cond", "mirror", "subset", "dataset")
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a command line, with its interpolations still open and `choices`: group -> choice.
+
+    Raises ConfigError for an unknown group, choice, key or type, naming the nearest ones.
+    """
+    _register_formulas()
+    parsed = [_parsed(word) for word in overrides]
+    known = groups()
+    for override in parsed:
+        if override.key_or_group in ELSEWHERE:
+            raise ConfigError(f"{override.key_or_group}= cannot be chosen here: {ELSEWHERE[override.key_or_group]}.")
+    chosen = [o for o in parsed if o.key_or_group in known and o.package is None]
+    for override in chosen:
+        _check_choice(override, known[override.key_or_group])
+    config = _compose([o.input_line or "" for o in chosen])
+    others = [o for o in parsed if o not in chosen]
+    for override in others:
+        if override.package is None:
+            _check_key(override, config)
+    if others:
+        config = _compose(list(overrides))
+    metrics = OmegaConf.select(config, "metrics") or []
+    measurable = groups(["metric"])["metric"]
+    unknown = [name for name in metrics if name not in measurable]
+    if unknown:
+        raise ConfigError(f"metrics={unknown[0]}: there is no such metric{nearest(unknown[0], measurable)}")
+    if metrics:
+        config = _compose([*overrides, *(f"+metric@metric.{name}={name}" for name in metrics)])
+    return config
+
+
+def resolved(config: DictConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as plain values, with what the opened data say (facts: key of `dataset` -> value) filled in.
+
+    Raises ConfigError if a value is missing or cannot be computed.
+    """
+    try:
+        OmegaConf.set_struct(config, False)
+        for key, value in facts.items():
+            OmegaConf.update(config, f"dataset.{key}", value)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def data_keys(config: DictConfig) -> dict[str, Any]:
+    """The resolved keys that say which data to open and how, before anything is known about them."""
+    try:
+        OmegaConf.resolve(config.dataset)
+        plain = OmegaConf.to_container(OmegaConf.masked_copy(config, list(DATA_KEYS)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def typed_keys(overrides: Sequence[str]) -> dict[str, Any]:
+    """What the line itself says: key or group -> value, in order."""
+    return {o.key_or_group: o.value() for o in map(_parsed, overrides) if not o.is_delete()}
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose("config", overrides=overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_first_line(error)) from error
+    choices = {key: value for key, value in config.hydra.runtime.choices.items() if "/" not in key and "@" not in key}
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    config.choices = choices
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def _parsed(word: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        key, _, value = word.partition("=")
+        why = _first_line(error).partition(" expecting")[0]
+        raise ConfigError(
+            f"{key}={value} cannot be read ({why}). A value with brackets, commas, quotes or = needs quotes inside "
+            f"quotes: \"{key}='{value}'\"."
+        ) from error
+    if override.is_sweep_override():
+        raise ConfigError(f"{word} names several values: add --multirun to try each, or write a list [a,b].")
+    return override
+
+
+def _check_choice(override: Override, choices: list[str]) -> None:
+    values = override.value()
+    for value in values if isinstance(values, list) else [values]:
+        if value is not None and str(value) not in choices:
+            shown = override.key_or_group
+            close = difflib.get_close_matches(str(value), choices, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else "."
+            raise ConfigError(f"{shown}={value}: there is no such {shown}{hint} There are: {', '.join(choices)}.")
+
+
+def _check_key(override: Override, reference: DictConfig) -> None:
+    """Raises ConfigError unless the key exists, or may be added where it stands, and the value is of its type."""
+    key = override.key_or_group
+    if key.split(".")[0] == "hydra" or "/" in key:
+        return
+    missing = object()
+    try:
+        default = OmegaConf.select(reference, key, default=missing)
+    except OmegaConfBaseException:
+        default = None  # it exists, but cannot be computed before the data are open
+    adds = override.is_add() or override.is_force_add()
+    if default is missing and not (adds and key.split(".")[0] in OPEN_NODES and "." in key):
+        raise ConfigError(f"there is no key {key}{_suggestions(key, reference)}")
+    if override.is_delete() or default is missing:
+        return
+    value = override.value()
+    if isinstance(value, str) and "${" in value and key not in HINTS:
+        return
+    hint = HINTS.get(key, _hint_of(default))
+    if not fits(value, hint):
+        raise ConfigError(f"{key}={value}: expected {in_words(hint)}.")
+
+
+def _hint_of(default: Any) -> Any:
+    """The type that a default suggests."""
+    if isinstance(default, (bool, str)):
+        return type(default)
+    return float if isinstance(default, (int, float)) else Any
+
+
+def _suggestions(key: str, reference: DictConfig) -> str:
+    """The nearest keys and groups, each with where it belongs."""
+    known = groups()
+    names = [*(k.name for k in top_level_keys()), *known, *_paths(reference)]
+    leaf = key.rpartition(".")[2]
+    close = [name for name in names if "." in name and name.rpartition(".")[2] == leaf]
+    close = [*dict.fromkeys([*difflib.get_close_matches(key, names, n=3, cutoff=0.7), *close])][:3]
+    if not close:
+        return ". python run_train.py --help lists the keys and groups."
+    described = [
+        f"{name} (group: {', '.join(known[name])})" if name in known
+        else f"{name} (in {name.partition('.')[0]})" if "." in name else name
+        for name in close
+    ]  # fmt: skip
+    return f"; did you mean {' or '.join(described)}?"
+
+
+def _paths(node: Any, prefix: str = "") -> Iterable[str]:
+    if OmegaConf.is_dict(node) and not OmegaConf.is_missing(node, "_"):
+        for key in node:
+            path = f"{prefix}{key}"
+            yield path
+            if not OmegaConf.is_interpolation(node, key):
+                yield from _paths(node[key], f"{path}.")
+
+
+def _register_formulas() -> None:
+    for name, formula in FORMULAS.items():
+        OmegaConf.register_new_resolver(name, formula, replace=True)
+
+
+def _first_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's text without their stack of where it happened, and with the key they name."""
+    lines = str(error).splitlines()
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")), "")
+    text = re.sub(r"\s+", " ", lines[0]).rstrip(".") if lines else type(error).__name__
+    return f"{key}: {text}" if key and key not in text else text

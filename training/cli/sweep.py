@@ -1,0 +1,42 @@
+"""--multirun: Hydra deals out the combinations, here or through a launcher such as submitit; each run is a process.
+
+Hydra's own launcher runs jobs one after another in one process, so that a GPU's state would leak from run to run;
+hence a job only starts run_train.py anew with the words that Hydra chose for it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from dnnlib.errors import TrainingStopped
+from training.cli.keys import CONFIGS, default_of
+
+SCRIPT = Path(__file__).resolve().parents[2] / "run_train.py"
+
+
+def job(config: DictConfig) -> None:
+    """One run of the sweep. At the top of a module, so that launchers can send it elsewhere."""
+    words = list(HydraConfig.get().overrides.task)
+    code = subprocess.run([sys.executable, str(SCRIPT), *words]).returncode
+    if code:
+        raise TrainingStopped(f"run_train.py {' '.join(words)} ended with exit code {code}")
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Run every combination of the line's values; returns 0, or 1 if one of them failed."""
+    given = {key: value for key, _, value in (word.partition("=") for word in overrides)}
+    outdir = given.get("outdir", default_of("outdir")).strip("'")
+    quiet = [f"hydra.sweep.dir='{outdir}/sweeps'", "hydra.output_subdir=null", "hydra.job.chdir=False"]
+    logs = [] if "hydra/job_logging" in given else ["hydra/job_logging=none"]
+    sys.argv = [str(SCRIPT), "--multirun", *overrides, *quiet, *logs]
+    main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)
+    try:
+        main()
+    except SystemExit as stop:
+        return int(bool(stop.code))
+    return 0
