@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.tiny import TINY
 from training.build import build_nets
 from training.cli.main import prepared
 from training.data.loader import batches
 from training.phases import PhaseRunner
 from training.setup import build_phases
 
-BATCH = 8
+BATCH = 8  # of TINY
 
 
 @contextmanager
@@ -42,11 +43,7 @@ class DoublePool:
 
 def updates(batch_gpu: int, phase_name: str) -> dict[str, torch.Tensor]:
     """What one step of plain gradient descent with rate 1 does to every weight, and what it does to w_avg."""
-    config, dataset = prepared([
-        "resolution=16", "subset=200", f"batch={BATCH}", f"batch_gpu={batch_gpu}", "spec.channel_max=8", "workers=0",
-        "model.sizes.tiny.plane_resolution=8", "model.sizes.tiny.w_dim=8", "model.sizes.tiny.z_dim=8",
-        "model.raw_resolution=8", "model.samples=[4,4]", "model.sizes.tiny.widths=[8,8]",
-    ])  # fmt: skip
+    config, dataset = prepared([*TINY, "subset=200", f"batch_gpu={batch_gpu}"])
     batch = next(batches(dataset, batch=BATCH)).map(lambda t: t.double() if t.is_floating_point() else t)
     batch = replace(batch, pool=DoublePool(dataset))
     with doubles():

@@ -103,7 +103,6 @@ MISTAKES = {
     "--gpus=8": r"without dashes here: python run_train\.py .*gpus=8",
     "program=orbit": r"generate\.py --render-program=NAME",
     "metric=turning": "write metrics=a,b",
-    "metrics=turning": "measuring while training is not built yet; .* leave metrics out",
     "metrics=fid": "metrics=fid: there is no such metric; there are: .*turning",
     "kimg=abc": "kimg=abc: expected a number",
     "batch=8.5": r"batch=8\.5: expected a whole number",

@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tiny import TINY
+
 ROOT = Path(__file__).parent.parent
-RUN = [
-    "data=critters", "resolution=16", "batch=8", "batch_gpu=4", "kimg=0.16", "tick=0.032", "snap=2", "imgsnap=100",
-    "workers=0", "spec.channel_max=8", "model.sizes.tiny.plane_resolution=8", "model.sizes.tiny.w_dim=8", "model.sizes.tiny.z_dim=8",
-    "model.raw_resolution=8", "model.samples=[4,4]", "model.sizes.tiny.widths=[8,8]", "samples.latents=1",
-    "save_every=1e-9",
-]  # fmt: skip
+RUN = [*TINY, "batch_gpu=4", "kimg=0.16", "tick=0.032", "snap=2", "imgsnap=100", "samples.latents=1", "save_every=1e-9"]
 
 
 def start(*words: str) -> subprocess.Popen:
@@ -103,10 +100,10 @@ def test_killed_at_random_moments_it_ends_the_same(whole: Path, tmp_path: Path):
     assert_same_run(folder, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_saves_first_and_has_its_own_exit_code(number: signal.Signals, whole: Path, tmp_path: Path):
+def stopped_by(number: signal.Signals, outdir: Path) -> Path:
+    """The folder of a run that got a signal after its first tick."""
     words = [word for word in RUN if not word.startswith("save_every")]
-    process = start(*words, "save_every=1000", f"outdir={tmp_path}")
+    process = start(*words, "save_every=1000", f"outdir={outdir}")
     assert process.stdout is not None
     for line in process.stdout:
         if line.lstrip().startswith("0.0"):  # the first tick
@@ -114,10 +111,20 @@ def test_a_signal_saves_first_and_has_its_own_exit_code(number: signal.Signals, 
     process.send_signal(number)
     said = finish(process, 128 + number)
     assert f"Stopped by {number.name}; continue with: python run_train.py resume_run=" in said
-    (folder,) = tmp_path.glob("0*")
+    (folder,) = outdir.glob("0*")
     assert 0 < iterations(folder) < 20
+    return folder
+
+
+def test_sigterm_saves_first_and_the_run_goes_on_the_same(whole: Path, tmp_path: Path):
+    folder = stopped_by(signal.SIGTERM, tmp_path)
     finish(start(f"resume_run={folder}"))
     assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+def test_other_signals_save_first_too(number: signal.Signals, tmp_path: Path):
+    stopped_by(number, tmp_path)
 
 
 def test_a_change_of_the_mathematics_is_refused(whole: Path):
@@ -147,7 +154,8 @@ def test_a_full_disk_stops_the_run_and_spares_the_state(tmp_path: Path):
     limit = len(before) // 2
     code = (
         f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
-        f"sys.argv = ['run_train.py', 'resume_run={folder}', 'kimg=0.064']; runpy.run_path('run_train.py', run_name='__main__')"
+        f"sys.argv = ['run_train.py', 'resume_run={folder}', 'kimg=0.064'];"
+        "runpy.run_path('run_train.py', run_name='__main__')"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -6,17 +6,12 @@ import pytest
 import torch
 
 from dnnlib.errors import CheckpointError, ConfigError
+from tests.tiny import TINY
 from training.build import build_nets
 from training.cli.main import prepared
 from training.contracts import Condition
 from training.snapshot import find_snapshot, open_network, save_snapshot
 from training.transfer import start_from_weights
-
-TINY = [
-    "resolution=16", "spec.channel_max=8", "model.sizes.tiny.plane_resolution=8", "model.sizes.tiny.w_dim=8",
-    "model.sizes.tiny.z_dim=8", "model.raw_resolution=8", "model.samples=[4,4]", "model.sizes.tiny.widths=[8,8]",
-    "workers=0",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,7 @@ Arrays for files are uint8 [N, H, W, C] with C = 3 (RGB) or 1 (grey). Files appe
 Used by the training loop, generate.py and the apps.
 """
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from dnnlib.errors import ConfigError
+from dnnlib.files import whole_file
 
 
 def to_uint8(images: Float[Tensor, "N C H W"]) -> UInt8[np.ndarray, "N H W C"]:
@@ -65,28 +61,3 @@ def depth_picture(
     near, far = limits or depth_limits(depth, opacity)
     grey = 1 - 2 * (depth.nan_to_num(far, far, near) - near) / max(far - near, 1e-8)
     return grey.clamp(-1, 1) if opacity is None else torch.where(opacity > 0.5, grey.clamp(-1, 1), -1.0)
-
-
-@contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` when the block ends well and vanishes when it does not.
-
-    The folder is made if it is missing. Raises ConfigError with the system's reason if it cannot be written or the disk
-    is full.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        temporary = None
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -20,7 +20,9 @@ from torch_utils.images import depth_picture, save_grid
 from training.build import build, build_nets
 from training.contracts import CameraRig
 from training.data.loader import batches
+from training.measuring import METRICS_FILE, append_rows, forget_rows_after, measure
 from training.phases import PhaseRunner, part_of
+from training.programs.measured import MeasuredGenerator
 from training.reporting import Reporter
 from training.setup import build_averages, build_optimizers, build_phases
 from training.snapshot import SNAPSHOTS, save_snapshot
@@ -55,6 +57,7 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
     offset, elapsed = run.load(folder) if resuming else (0, 0.0)
     report = Reporter(folder, config["kimg"], device, elapsed)
     report.cut_back(offset)
+    forget_rows_after(folder / METRICS_FILE, run.nimg)
     keeper = Keeper(config, folder, run, report, rig, dataset, device)
     if not resuming:
         keeper.write_first_pictures()
@@ -136,9 +139,22 @@ class Keeper:
         if done or (run.tick > 1 and (run.tick - 1) % self.config["snap"] == 0):
             nets = {**run.nets, **{name: slow for name, (_, _, slow) in run.averages.items()}}
             path = self.folder / SNAPSHOTS / f"{run.nimg // 1000:06d}.safetensors"
-            path.parent.mkdir(exist_ok=True)
             save_snapshot(path, nets, self.config, run.nimg)
+            self.measure(nets)
             self.save_if_due(force=True)
+
+    def measure(self, nets: Mapping[str, Any]) -> None:
+        """The chosen metrics of the net that the samples show; what they say is printed and kept."""
+        if not self.config.get("metric") or self.samples is None:
+            return
+        G = nets[self.samples.net]
+        options = G.options_at(self.run.nimg).still()
+        measured = MeasuredGenerator(G=G, rig=self.rig, data=self.dataset, options=options, device=self.device)
+        facts = {"nimg": self.run.nimg, "data": self.dataset.name, "seed": measured.seed}
+        rows = list(measure(self.config["metric"], measured, facts))
+        append_rows(self.folder / METRICS_FILE, rows)
+        for row in rows:
+            print(f"{row['metric']}: " + "  ".join(f"{name} {value:.4g}" for name, value in row["results"].items()))
 
     def save_if_due(self, force: bool) -> None:
         if not distributed.rank() and (force or time.time() >= self.saved_at + self.config["save_every"] * 60):

@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from dnnlib.errors import CheckpointError
-from torch_utils.checkpoint import atomic_file
+from torch_utils.checkpoint import write_whole
 from training.build import build
 from training.contracts import CameraRig
 
@@ -42,8 +42,7 @@ def save_snapshot(path: Path, nets: Mapping[str, nn.Module], config: Mapping[str
     }
     metadata = {"format": FORMAT, "config": json.dumps(config), "nimg": str(nimg)}
     data = safetensors.torch.save(tensors, metadata)
-    with atomic_file(path) as file:
-        file.write(data)
+    write_whole(data, path)
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], int]:

@@ -38,9 +38,10 @@ def test_a_full_disk_leaves_the_previous_file(tmp_path):
     assert os.listdir(tmp_path) == ["state.pt"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere"):
-        checkpoint.save(STATE, tmp_path / "nowhere" / "state.pt")
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"cannot write .*file/state"):
+        checkpoint.save(STATE, tmp_path / "file" / "state.pt")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -30])

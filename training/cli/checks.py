@@ -28,7 +28,6 @@ NOT_YET: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> (values that work,
     "target": ((0.6,), "augmentation is not built yet"),
     "augpipe": (("bgc",), "augmentation is not built yet"),
     "p": ((0.2,), "augmentation is not built yet"),
-    "metrics": (([],), "measuring while training is not built yet; apps/calc_metrics.py measures a run's snapshots"),
     "init": (({}, None), "weights for single networks are not built yet; resume= starts all of them"),
     "gpus": ((1,), "training on several GPUs is not built yet"),
     "precision": (("fp32",), "half precision is not built yet"),
@@ -98,7 +97,11 @@ def check_parts(config: Mapping[str, Any]) -> None:
     build_rig(config)
     build_phases(config, nets)
     if config.get("samples"):
-        build(config["samples"], where="samples")
+        shown = build(config["samples"], where="samples").net
+        if shown not in nets and shown not in (config["emas"] or {}):
+            raise ConfigError(
+                f"samples.net={shown} is neither a network nor an average of one: give {', '.join(nets)}."
+            )
     if config["resume"]:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             start_from_weights(nets, config["resume"])

@@ -3,8 +3,6 @@
 Everything else that the line says must be what the run was started with, or the run would not be the same any more.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from dnnlib.errors import CheckpointError, ConfigError
+from dnnlib.files import whole_file
 from dnnlib.rundir import COMMAND_FILE, CONFIG_FILE, find_run
 from training.cli import compose
 from training.cli.keys import HINTS, default_of, groups
@@ -57,11 +56,8 @@ def continued(words: Sequence[str]) -> tuple[Path, dict[str, Any]]:
 
 def note(folder: Path, config: Mapping[str, Any], command: str) -> None:
     """Keep what a continued run has changed: the configuration is replaced in one step, the command is added."""
-    handle, draft = tempfile.mkstemp(dir=folder, prefix=".config-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(as_yaml(config))
-    os.chmod(draft, (folder / CONFIG_FILE).stat().st_mode)
-    os.replace(draft, folder / CONFIG_FILE)
+    with whole_file(folder / CONFIG_FILE) as draft:
+        draft.write_text(as_yaml(config), encoding="utf-8")
     with open(folder / COMMAND_FILE, "a", encoding="utf-8") as file:
         file.write(command)
 

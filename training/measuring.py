@@ -1,0 +1,47 @@
+"""Metrics of a generator, as apps/calc_metrics.py prints them and a run keeps them in metrics.jsonl."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dnnlib.errors import UserError
+from training.build import build
+from training.programs.measured import MeasuredGenerator
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def measure(
+    nodes: Mapping[str, Mapping[str, Any]], measured: MeasuredGenerator, facts: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """A row for each metric: its results, its protocol, the facts given, the seconds it took.
+
+    A metric that cannot be had here (no cameras, no depth, a file missing) is left out with one sentence.
+    """
+    for name, node in nodes.items():
+        started = time.monotonic()
+        try:
+            metric = build(node, where=f"metric.{name}")
+            results = metric(measured)
+        except UserError as error:
+            print(f"{name} was left out: {error}", file=sys.stderr)
+            continue
+        protocol = {key: value for key, value in vars(metric).items() if isinstance(value, (int, float, str, tuple))}
+        row = {"metric": name, "results": results, "protocol": protocol, **facts}
+        yield {**row, "seconds": round(time.monotonic() - started, 1)}
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add lines of JSON to a file."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def forget_rows_after(path: Path, nimg: int) -> None:
+    """Drop what a killed run had measured after its last state; it will be measured again."""
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["nimg"] <= nimg]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
