@@ -17,17 +17,15 @@ import torch
 from dnnlib.errors import ConfigError, TrainingStopped
 from torch_utils import distributed
 from torch_utils.images import depth_picture, save_grid
-from training.build import build, build_nets
+from training.build import build, build_rig
 from training.contracts import CameraRig
 from training.data.loader import batches
 from training.measuring import METRICS_FILE, append_rows, forget_rows_after, measure
-from training.phases import PhaseRunner, part_of
 from training.programs.measured import MeasuredGenerator
 from training.reporting import Reporter
-from training.setup import build_averages, build_optimizers, build_phases
+from training.setup import build_run
 from training.snapshot import SNAPSHOTS, save_snapshot
 from training.state import STATE_FILE, RunState
-from training.transfer import start_from_weights
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -38,22 +36,9 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
     dataset is open already. A folder that holds a training state is continued from it.
     """
     device = prepare_device(config)
-    torch.manual_seed(config["seed"])
-    nets = {name: net.eval().to(device) for name, net in build_nets(config).items()}
-    rig = build(config["rig"], where="rig")
-    phases = build_phases(config, nets)
-    for name in {name for phase in phases for name in phase.nets}:
-        part_of(nets, name).train()
-    optimizers, clips = build_optimizers(config, nets, phases)
-    world = distributed.world()
-    batch_gpu = config["batch_gpu"] or config["batch"] // world
-    runner = PhaseRunner(
-        nets, optimizers, seed=config["seed"], batch_gpu=batch_gpu, clips=clips, max_bad_steps=config["max_bad_steps"]
-    )
     resuming = (folder / STATE_FILE).exists()
-    if config["resume"] and not resuming:
-        start_from_weights(nets, config["resume"])
-    run = RunState(nets=nets, averages=build_averages(config, nets), optimizers=optimizers, runner=runner)
+    run, phases = build_run(config, device, None if resuming else config["resume"])
+    rig, world = build_rig(config), distributed.world()
     offset, elapsed = run.load(folder) if resuming else (0, 0.0)
     report = Reporter(folder, config["kimg"], device, elapsed)
     report.cut_back(offset)
@@ -73,11 +58,11 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
             for phase in phases:
                 if run.iteration % phase.every == 0:
                     try:
-                        runner.run(phase, batch, run.nimg, run.collector.report)
+                        run.runner.run(phase, batch, run.nimg, run.collector.report)
                     except torch.OutOfMemoryError as error:
                         raise out_of_memory(error) from error
             for followed, rule, slow in run.averages.values():
-                rule.update(slow, nets[followed], run.nimg, config["batch"], run.iteration)
+                rule.update(slow, run.nets[followed], run.nimg, config["batch"], run.iteration)
             run.nimg += config["batch"]
             run.iteration += 1
             report.advance(run.nimg, config["batch"])

@@ -9,8 +9,28 @@ from torch import nn
 
 from dnnlib.errors import ConfigError
 from torch_utils.ema import WeightAverage
-from training.build import build
-from training.phases import Phase, part_of
+from training.build import build, build_nets
+from training.phases import Phase, PhaseRunner, part_of
+from training.state import RunState
+from training.transfer import start_from_weights
+
+
+def build_run(config: Mapping[str, Any], device: torch.device, resume: str | None) -> tuple[RunState, list[Phase]]:
+    """A run before its first batch, and its phases. resume: a snapshot whose weights it starts from."""
+    torch.manual_seed(config["seed"])
+    nets = {name: net.eval().to(device) for name, net in build_nets(config).items()}
+    if resume:
+        start_from_weights(nets, resume)
+    phases = build_phases(config, nets)
+    for name in {name for phase in phases for name in phase.nets}:
+        part_of(nets, name).train()
+    optimizers, clips = build_optimizers(config, nets, phases)
+    runner = PhaseRunner(
+        nets, optimizers, seed=config["seed"], batch_gpu=config["batch_gpu"], clips=clips,
+        max_bad_steps=config["max_bad_steps"],
+    )  # fmt: skip
+    averages = build_averages(config, nets)
+    return RunState(nets=nets, averages=averages, optimizers=optimizers, runner=runner), phases
 
 
 def build_averages(

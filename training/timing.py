@@ -20,15 +20,14 @@ from typing import Any, TypeVar, cast
 import torch
 
 from dnnlib.progress import progress
-from training.build import build_nets, build_rig
+from training.build import build_rig
 from training.contracts import Batch, Condition, Draws, Generator, SceneGenerator
 from training.data.loader import batches
 from training.loop import prepare_device
-from training.phases import Phase, PhaseRunner, part_of
+from training.phases import Phase
 from training.reporting import memory_gb
-from training.setup import build_averages, build_optimizers, build_phases
+from training.setup import build_run
 from training.state import RunState
-from training.transfer import start_from_weights
 
 T = TypeVar("T")
 WARM_UP = 2
@@ -97,20 +96,8 @@ class Job:
 def open_job(config: Mapping[str, Any], dataset: Any, nimg: int) -> Job:
     """Build a resolved configuration. nimg: images seen so far, as all schedules are to believe."""
     device = prepare_device(config)
-    torch.manual_seed(config["seed"])
-    nets = {name: net.eval().to(device) for name, net in build_nets(config).items()}
-    if config["resume"]:
-        start_from_weights(nets, config["resume"])
-    phases = build_phases(config, nets)
-    for name in {name for phase in phases for name in phase.nets}:
-        part_of(nets, name).train()
-    optimizers, clips = build_optimizers(config, nets, phases)
-    runner = PhaseRunner(
-        nets, optimizers, seed=config["seed"], batch_gpu=config["batch_gpu"], clips=clips,
-        max_bad_steps=config["max_bad_steps"],
-    )  # fmt: skip
-    averages = build_averages(config, nets)
-    run = RunState(nets=nets, averages=averages, optimizers=optimizers, runner=runner, nimg=nimg)
+    run, phases = build_run(config, device, config["resume"])
+    run.nimg = nimg
     return Job(config=config, dataset=dataset, device=device, phases=phases, run=run)
 
 
