@@ -1,7 +1,7 @@
-"""What the probe learns from: two dirtied views of every critter.
+"""What the probe learns from: two spoilt views of every critter.
 
-One view is the batch's own; the other is rendered on demand from a camera of its own. Both are asked for pose, class
-and label map; together they teach the identity embedding which pictures show the same head.
+One view is the batch's own; the other is rendered on demand from a camera of its own. Both are asked for pose, class,
+label map and damage; together they teach the identity embedding which pictures show the same head.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dnnlib.errors import ConfigError
-from training.contracts import Camera, CameraRig, Draws
+from torch_utils.record import Record, cat
+from training.contracts import Batch, Camera, CameraRig, Draws
 from training.step import Step
 
 
@@ -27,39 +28,40 @@ class ViewPool(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dirt:
-    """Spoils pictures in the ways in which generators' pictures are spoilt. Every strength is the most that is drawn.
-
-    All but mirroring happen to each view on its own, so that no embedding can be recognised by them.
-    """
+    """Spoils pictures in the ways in which generators' pictures are spoilt. Strengths are the most that is drawn."""
 
     background: float = 0.5  # share of pictures that get another plain background
     tint: float = 0.2  # change of gain and offset of each colour
-    blotches: float = 0.2  # standard deviation of smooth stains, `grain` to a side
-    grain: int = 8
+    stains: float = 0.15  # standard deviation of smooth stains, of each kind
+    grains: Sequence[int] = (4, 8, 16)  # kinds of stains: how many to a side
+    blur: float = 1.5  # standard deviation of a Gaussian blur, pixels (of the coarse picture, if coarse)
     noise: float = 0.1  # standard deviation of white noise
     coarse: float = 0.5  # share of pictures brought to half the resolution and back
-    blur: float = 1.5  # standard deviation of a Gaussian blur, pixels (of the coarse picture, if coarse)
 
     def __call__(
         self, image: Float[Tensor, "N 3 R R"], label_map: Int[Tensor, "N 1 R R"], draws: Draws
-    ) -> Float[Tensor, "N 3 R R"]:
-        def strength(name: str, most: float) -> Tensor:
-            return draws.uniform(name, (1, 1, 1)) * most
+    ) -> tuple[Float[Tensor, "N 3 R R"], Float[Tensor, "N damage"]]:
+        """The spoilt pictures, and how spoilt they are: shares of the strengths of stains, blur and noise; coarse."""
 
-        def either(name: str, channels: int = 3) -> Tensor:
-            return 2 * draws.uniform(name, (channels, 1, 1)) - 1
+        def share(name: str) -> Float[Tensor, "N 1 1 1"]:
+            return draws.uniform(name, (1, 1, 1))
+
+        def colour(name: str) -> Float[Tensor, "N 3 1 1"]:
+            return 2 * draws.uniform(name, (3, 1, 1)) - 1
 
         resolution = image.shape[2]
-        replaced = (label_map == 0) & (draws.uniform("replaced", (1, 1, 1)) < self.background)
-        image = torch.where(replaced, either("backdrop"), image)
-        image = image * (1 + self.tint * either("gain")) + self.tint * either("offset")
-        stains = F.interpolate(draws.normal("stains", (3, self.grain, self.grain)), resolution, mode="bicubic")
-        image = image + strength("blotches", self.blotches) * stains
-        coarse = draws.uniform("coarse", (1, 1, 1)) < self.coarse
-        image = gaussian_blur(image, (strength("blur", self.blur) * (1 + coarse)).flatten(), round(4 * self.blur))
-        image = image + strength("noise", self.noise) * draws.normal("noise_map", image.shape[1:])
+        image = torch.where((label_map == 0) & (share("replaced") < self.background), colour("backdrop"), image)
+        image = image * (1 + self.tint * colour("gain")) + self.tint * colour("offset")
+        stains = [share(f"stains{grain}") for grain in self.grains]
+        for grain, strength in zip(self.grains, stains, strict=True):
+            stain = F.interpolate(draws.normal(f"stain{grain}", (3, grain, grain)), resolution, mode="bicubic")
+            image = image + self.stains * strength * stain
+        blur, noise, coarse = share("blur"), share("noise"), share("coarse") < self.coarse
+        image = gaussian_blur(image, (self.blur * blur * (1 + coarse)).flatten(), reach=round(4 * self.blur))
+        image = image + self.noise * noise * draws.normal("noise_map", image.shape[1:])
         halved = F.interpolate(F.avg_pool2d(image, 2), resolution, mode="bilinear")
-        return torch.where(coarse, halved, image).clamp(-1, 1)
+        damage = torch.cat([*stains, blur, noise, coarse], dim=1).flatten(1)
+        return torch.where(coarse, halved, image).clamp(-1, 1), damage
 
 
 def gaussian_blur(image: Float[Tensor, "N C H W"], sigma: Float[Tensor, "N"], reach: int) -> Float[Tensor, "N C H W"]:
@@ -74,13 +76,24 @@ def gaussian_blur(image: Float[Tensor, "N C H W"], sigma: Float[Tensor, "N"], re
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lesson(Record):
+    """Spoilt pictures, and what the probe should say about them."""
+
+    image: Float[Tensor, "N 3 R R"]
+    damage: Float[Tensor, "N damage"]
+    direction: Float[Tensor, "N 3"]
+    kind: Int[Tensor, "N"]
+    label_map: Int[Tensor, "N 1 R R"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeLoss:
-    """Pose, class, label map and identity of two dirtied views, as one weighted sum.
+    """Pose, class, label map, damage and identity in two spoilt views, as one weighted sum.
 
     Pose: chord between directions. Class: cross-entropy. Label map: cross-entropy over pixels, each label weighted.
-    Identity: InfoNCE (van den Oord et al. 2018) between the views, both ways; the negatives are the other items of
-    the micro-batch, so this part depends on batch_gpu. The data set must give labels and label maps (cond=True,
-    maps=labels), and views on demand.
+    Damage: squared error; it keeps the features from growing blind to what spoils pictures. Identity: InfoNCE (van den
+    Oord et al. 2018) between the views, both ways; the negatives are the other items of the micro-batch, so this part
+    depends on batch_gpu. The data set must give labels, label maps and views on demand.
     """
 
     rigs: Sequence[CameraRig]  # where second views are taken from, one of these for each item
@@ -89,54 +102,59 @@ class ProbeLoss:
     pose: float = 5.0
     category: float = 1.0
     labels: float = 3.0
+    damage: float = 3.0
     identity: float = 0.5
     temperature: float = 0.1
     net: str = "P"
     group: str = "views"
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
-        image, label_map, truth, kind = self._views(step)
-        seen = step.nets[self.net](image)
-        weights = torch.tensor(self.label_weights, device=image.device)
-        pixels = F.cross_entropy(seen.label_logits, label_map[:, 0], weights, reduction="none")
+        lesson = cat(self.lessons(step.batch, step.draws))
+        seen = step.nets[self.net](lesson.image)
+        weights = torch.tensor(self.label_weights, device=lesson.image.device)
+        pixels = F.cross_entropy(seen.label_logits, lesson.label_map[:, 0], weights, reduction="none")
         parts = {
-            "pose": (seen.direction - truth).square().sum(dim=1).add(1e-6).sqrt(),
-            "category": F.cross_entropy(seen.class_logits, kind, reduction="none"),
+            "pose": (seen.direction - lesson.direction).square().sum(dim=1).add(1e-6).sqrt(),
+            "category": F.cross_entropy(seen.class_logits, lesson.kind, reduction="none"),
             "labels": pixels.mean(dim=(1, 2)),
+            "damage": (seen.damage - lesson.damage).square().mean(dim=1),
             "identity": self._contrast(*seen.embedding.chunk(2)).repeat(2),
         }
-        total = torch.zeros(len(step.batch), device=image.device)
+        total = torch.zeros(len(step.batch), device=lesson.image.device)
         for name, values in parts.items():
             both = torch.stack(values.chunk(2)).mean(dim=0)
             step.report(f"Loss/probe/{name}", both.detach())
             total = total + getattr(self, name) * both
         return total
 
-    def _views(self, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images, label maps, directions of the camera and classes of first and second views, [2N, ...] each."""
-        told, pool = step.batch.condition, step.batch.pool
-        if told.camera is None or told.label is None or told.label_map is None or not isinstance(pool, ViewPool):
-            raise ConfigError("the probe learns from critters with labels and label maps: data=critters cond=True.")
-        items, device = step.batch.item.tolist(), step.batch.image.device
-        other = pool.view(items, self._elsewhere(step.draws).to("cpu"), step.batch.image.shape[2]).to(device)
-        flip = step.draws.uniform("mirror", (1, 1, 1)) < 0.5
-        views = []
-        for scope, image, label_map, camera in (
-            ("first", step.batch.image, told.label_map, told.camera),
+    def lessons(self, batch: Batch, draws: Draws) -> list[Lesson]:
+        """The batch's own views, and second ones; mirrored alike."""
+        told, pool, device = batch.condition, batch.pool, batch.image.device
+        if (
+            told.camera is None or told.label is None or told.label_map is None or batch.item is None
+            or not isinstance(pool, ViewPool)
+        ):  # fmt: skip
+            raise ConfigError("the probe learns from critters with labels: data=critters cond=True labels=labels.")
+        other = pool.view(batch.item.tolist(), self._elsewhere(draws).to("cpu"), batch.image.shape[2]).to(device)
+        flip, across = draws.uniform("mirror", (1,)) < 0.5, torch.tensor([-1.0, 1.0, 1.0], device=device)
+        kind = told.label.argmax(dim=1)
+        lessons = []
+        for scope, image, labels, camera in (
+            ("first", batch.image, told.label_map, told.camera),
             ("second", other.image, other.label_map, other.camera),
         ):
-            image, label_map = (torch.where(flip, t.flip(3), t) for t in (image, label_map))
-            toward = F.normalize(camera.position, dim=1)
-            toward = torch.where(flip[:, 0, 0], toward * torch.tensor([-1.0, 1, 1], device=device), toward)
-            views.append((self.dirt(image, label_map, step.draws.within(scope)), label_map, toward))
-        image, label_map, toward = (torch.cat(both) for both in zip(*views, strict=True))
-        return image, label_map, toward, told.label.argmax(dim=1).repeat(2)
+            image, labels = (torch.where(flip[:, :, None, None], t.flip(3), t) for t in (image, labels))
+            image, damage = self.dirt(image, labels, draws.within(scope))
+            direction = F.normalize(camera.position, dim=1)
+            direction = torch.where(flip, direction * across, direction)
+            lessons.append(Lesson(image=image, damage=damage, direction=direction, kind=kind, label_map=labels))
+        return lessons
 
     def _elsewhere(self, draws: Draws) -> Camera:
         """A camera for every item, of a rig that is drawn too."""
         sampled = torch.stack([rig.sample(draws.within(f"rig{i}")).label() for i, rig in enumerate(self.rigs)])
         chosen = draws.integers("rig", len(self.rigs)).to(sampled.device)
-        return Camera.from_label(sampled[chosen, torch.arange(len(chosen))])
+        return Camera.from_label(sampled[chosen, torch.arange(len(chosen), device=sampled.device)])
 
     def _contrast(self, first: Float[Tensor, "N E"], second: Float[Tensor, "N E"]) -> Float[Tensor, "N"]:
         alike = first @ second.T / self.temperature

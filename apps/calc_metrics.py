@@ -1,0 +1,123 @@
+"""Measure a trained network against data. python apps/calc_metrics.py --help"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from anywhere, uninstalled
+
+from dnnlib.errors import ConfigError, UserError
+from dnnlib.options import Options, at_least, nearest, run
+
+METRICS = Path(__file__).parents[1] / "configs" / "metric"
+NAMES = sorted(path.stem for path in METRICS.glob("*.yaml"))
+EXAMPLES = """examples:
+  python apps/calc_metrics.py --network=output/00000-eg3d-critters --metrics=frechet_probe2k,turning,reprojection
+  python apps/calc_metrics.py --network=NET.safetensors --data=critters --metrics=turning --out=results.jsonl
+The metrics' protocols: configs/metric/*.yaml. psi is 1. What the probe says (frechet_probe2k, turning, pose_error,
+identity, class_accuracy, label_miou) means something for generators of critters only."""
+FINGERPRINT = 100  # items of the data that their hash covers
+
+
+def names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def read_options():
+    parser = Options(description=__doc__, epilog=EXAMPLES)
+    add = parser.add_argument
+    add("--network", required=True, metavar="FILE|RUN", help="snapshot file, or a run folder (its newest snapshot)")
+    add("--metrics", required=True, type=names, metavar="A,B", help=f"of {', '.join(NAMES)}")
+    add("--data", metavar="PATH|NAME", help="what reals are [the training data]")
+    add("--seed", type=at_least(0), default=0, help="of latents, items and noise of random fakes [0]")
+    add("--batch", type=at_least(1), default=16, help="pictures at a time [16]")
+    add("--out", metavar="FILE", help="append the lines of JSON here as well")
+    add("--device", help="cpu, cuda, cuda:1 ... [cuda if there is one]")
+    args = parser.parse_args()
+    for name in args.metrics:
+        if name not in NAMES:
+            raise ConfigError(f"there is no metric {name}{nearest(name, NAMES)}")
+    return args
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_hash(data) -> str:
+    """Of the first items' pixels: the same data give the same hash, however they are stored."""
+    digest = hashlib.sha256()
+    for item in range(min(FINGERPRINT, len(data))):
+        digest.update(data.sample(item).image.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def table(rows: list[dict]) -> str:
+    """Names and values, aligned."""
+    values = [(name, value) for row in rows for name, value in row["results"].items()]
+    width = max((len(name) for name, _ in values), default=0)
+    return "\n".join(f"{name:<{width}}  {value:10.4f}" for name, value in values)
+
+
+def facts(net, file: Path, data, measured) -> dict:
+    """What a number means nothing without."""
+    from metrics.probe import WEIGHTS_SHA256
+
+    return {
+        "network": str(file), "network_sha256": file_hash(file), "nimg": net.nimg, "data": data.name,
+        "data_items": len(data), f"data_sha256_of_first_{FINGERPRINT}": data_hash(data),
+        "cameras_of_fakes": measured.camera_sampling, "psi": 1.0, "seed": measured.seed, "precision": "fp32",
+        "resolution": net.G.img_resolution, "device": str(measured.device), "probe_sha256": WEIGHTS_SHA256,
+    }  # fmt: skip
+
+
+def measure(name: str, measured) -> dict:
+    """Values of one metric, its protocol's numbers, and how long it took. Raises UserError if it cannot be measured."""
+    import yaml
+
+    from training.build import build
+
+    started = time.monotonic()
+    metric = build(yaml.safe_load((METRICS / f"{name}.yaml").read_text(encoding="utf-8")), where=f"metric.{name}")
+    results = metric(measured)
+    protocol = {key: value for key, value in vars(metric).items() if isinstance(value, (int, float, str, tuple))}
+    seconds = round(time.monotonic() - started, 1)
+    return {"metric": name, "results": results, "protocol": protocol, "seconds": seconds}
+
+
+def main():
+    args = read_options()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads cost far more than they gain on shared CPUs
+    from torch_utils.devices import choose_device  # torch comes only now, so that --help is quick
+    from training.build import build_dataset
+    from training.programs.measured import MeasuredGenerator
+    from training.snapshot import find_snapshot, open_network
+
+    device = choose_device(args.device)
+    file = find_snapshot(args.network)
+    net = open_network(file, str(device))
+    data = build_dataset({**net.config, "data": args.data or net.config["data"]})
+    measured = MeasuredGenerator(
+        G=net.G, rig=net.rig, data=data, options=net.G.options_at(net.nimg).still(), seed=args.seed, batch=args.batch,
+        device=device,
+    )  # fmt: skip
+    known = facts(net, file, data, measured)
+    rows = []
+    for name in args.metrics:
+        try:
+            rows.append({**measure(name, measured), **known})
+        except UserError as error:
+            print(f"{name} was left out: {error}", file=sys.stderr)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    print(table(rows), lines, sep="\n", end="")
+    if args.out:
+        with open(Path(args.out).expanduser(), "a", encoding="utf-8") as out:
+            out.write(lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""The app, with a toy ball for a network."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from apps import calc_metrics
+from dnnlib.errors import CheckpointError, ConfigError
+from tests.toy_sphere import BallGenerator
+from training.build import build
+from training.contracts import CameraRig
+from training.data.critters import Critters
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    file = tmp_path / "net 1.safetensors"
+    file.write_bytes(b"weights")
+    opened = SimpleNamespace(
+        G=BallGenerator(), rig=CameraRig(radius=2.7, focal=3.0), config={"data": "critters"}, nimg=5
+    )
+    monkeypatch.setattr("training.snapshot.open_network", lambda path, device: opened)
+    monkeypatch.setattr("training.build.build_dataset", lambda config: Critters(resolution=16, size=8))
+    return file
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *line: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["calc_metrics.py", "--device=cpu", *line])
+    calc_metrics.main()
+
+
+def test_a_line_of_json_says_what_was_measured_on_what(monkeypatch, network: Path, tmp_path: Path, capsys):
+    out = tmp_path / "results.jsonl"
+    call(monkeypatch, f"--network={network}", "--metrics=reprojection,class_accuracy", "--batch=32", f"--out={out}")
+    said = capsys.readouterr()
+    assert "class_accuracy was left out" in said.err  # the toy has no classes
+    (line,) = out.read_text().splitlines()
+    assert line in said.out
+    row = json.loads(line)
+    assert row["metric"] == "reprojection"
+    assert 0 < row["results"]["reprojection"] < row["results"]["reprojection_unmoved"]
+    assert row["protocol"] == {"num_seeds": 64, "yaws": [-0.1745, 0.1745], "slack": 0.01}
+    assert row["network_sha256"] == "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"
+    assert len(row["data_sha256_of_first_100"]) == 64
+    assert (row["data_items"], row["cameras_of_fakes"], row["psi"], row["seed"]) == (8, "data", 1.0, 0)
+
+
+def test_unknown_metrics_are_refused_with_the_nearest(monkeypatch):
+    with pytest.raises(ConfigError, match="no metric turnin; did you mean turning"):
+        call(monkeypatch, "--network=x", "--metrics=turnin")
+
+
+def test_a_missing_network_is_named(monkeypatch):
+    with pytest.raises(CheckpointError, match=r"no file or folder .*nowhere"):
+        call(monkeypatch, "--network=nowhere", "--metrics=reprojection")
+
+
+@pytest.mark.parametrize("name", calc_metrics.NAMES)
+def test_every_metric_can_be_built(name: str):
+    import yaml
+
+    node = yaml.safe_load((calc_metrics.METRICS / f"{name}.yaml").read_text())
+    assert callable(build(node, where=f"metric.{name}"))
