@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 3000
 
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from anywhere, uninstalled
 
-from dnnlib.errors import ConfigError, UserError
+from dnnlib.errors import ConfigError
 from dnnlib.options import Options, at_least, nearest, run
+from dnnlib.startup import prepare_process
 
 METRICS = Path(__file__).parents[1] / "configs" / "metric"
 NAMES = sorted(path.stem for path in METRICS.glob("*.yaml"))
@@ -75,25 +74,14 @@ def facts(net, file: Path, data, measured) -> dict:
     }  # fmt: skip
 
 
-def measure(name: str, measured) -> dict:
-    """Values of one metric, its protocol's numbers, and how long it took. Raises UserError if it cannot be measured."""
-    import yaml
-
-    from training.build import build
-
-    started = time.monotonic()
-    metric = build(yaml.safe_load((METRICS / f"{name}.yaml").read_text(encoding="utf-8")), where=f"metric.{name}")
-    results = metric(measured)
-    protocol = {key: value for key, value in vars(metric).items() if isinstance(value, (int, float, str, tuple))}
-    seconds = round(time.monotonic() - started, 1)
-    return {"metric": name, "results": results, "protocol": protocol, "seconds": seconds}
-
-
 def main():
     args = read_options()
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads cost far more than they gain on shared CPUs
+    prepare_process()
+    import yaml
+
     from torch_utils.devices import choose_device  # torch comes only now, so that --help is quick
     from training.build import build_dataset
+    from training.measuring import append_rows, measure
     from training.programs.measured import MeasuredGenerator
     from training.snapshot import find_snapshot, open_network
 
@@ -105,18 +93,11 @@ def main():
         G=net.G, rig=net.rig, data=data, options=net.G.options_at(net.nimg).still(), seed=args.seed, batch=args.batch,
         device=device,
     )  # fmt: skip
-    known = facts(net, file, data, measured)
-    rows = []
-    for name in args.metrics:
-        try:
-            rows.append({**measure(name, measured), **known})
-        except UserError as error:
-            print(f"{name} was left out: {error}", file=sys.stderr)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    print(table(rows), lines, sep="\n", end="")
+    nodes = {name: yaml.safe_load((METRICS / f"{name}.yaml").read_text(encoding="utf-8")) for name in args.metrics}
+    rows = list(measure(nodes, measured, facts(net, file, data, measured)))
+    print(table(rows), *map(json.dumps, rows), sep="\n")
     if args.out:
-        with open(Path(args.out).expanduser(), "a", encoding="utf-8") as out:
-            out.write(lines)
+        append_rows(Path(args.out).expanduser(), rows)
 
 
 if __name__ == "__main__":

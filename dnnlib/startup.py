@@ -10,9 +10,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 def prepare_process() -> None:
     """Make waiting threads and freed memory cheap; the caller's own environment wins.
 
-    OpenMP threads that spin while they wait can cost 20x where CPUs are shared, so they soon sleep.
+    OpenMP threads that spin while they wait can cost 20x where CPUs are shared; waking sleeping ones costs a third of
+    the speed where they are not. So they spin for some microseconds, then sleep (docs/benchmarks.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     keep_freed_memory()
 
 
