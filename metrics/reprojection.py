@@ -97,7 +97,7 @@ class Reprojection:
         image, other = rgb(here.image), rgb(there.image)
         size = (image.shape[2], image.shape[3])
         depths = [required(view.depth, "reprojection", "depth") for view in (here, there)]
-        near, far = (d if d.shape[2:] == size else F.interpolate(d, size, mode="bilinear") for d in depths)
+        near, far = (d if d.shape[2:] == size else enlarged(d, size) for d in depths)
         cameras = [required(view.camera, "reprojection", "cameras") for view in (here, there)]
         flat = cameras[0].cam2world[:, :3, 3].norm(dim=1)[:, None, None, None].expand_as(near)
         moved, _ = warp(other, cameras[1], cameras[0], near)
@@ -105,3 +105,9 @@ class Reprojection:
         mask = visible(cameras[0], near, cameras[1], far, self.slack) & inside
         errors = torch.stack([(guess - image).abs().mean(dim=1) for guess in (moved, other, constant)])
         return errors, mask[:, 0]
+
+
+def enlarged(depth: Float[Tensor, "N 1 h w"], size: tuple[int, int]) -> Float[Tensor, "N 1 H W"]:
+    """Depth at another size, bilinear between pixels that show something; 0, nothing, where any neighbour is empty."""
+    seen = F.interpolate((depth > 0).to(depth.dtype), size, mode="bilinear")
+    return torch.where(seen > 0.999, F.interpolate(depth, size, mode="bilinear") / seen.clamp_min(1e-8), 0.0)

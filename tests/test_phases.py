@@ -122,7 +122,15 @@ def test_a_good_step_forgives_the_bad_ones():
     runner = make_runner(8, max_bad_steps=2)
     for term in (Poisoned(), Fit(), Poisoned()):
         runner.run(phase({"term": term}), make_batch(), nimg=0, report=quiet)
-    assert runner.bad_steps == 1
+    assert runner.bad_steps == {"Gmain": 1}
+
+
+def test_a_good_phase_does_not_forgive_another_s_bad_steps():
+    runner = make_runner(8, max_bad_steps=2)
+    runner.run(phase({"poison": Poisoned()}, name="Greg"), make_batch(), nimg=0, report=quiet)
+    runner.run(phase({"fit": Fit()}), make_batch(), nimg=0, report=quiet)
+    with pytest.raises(TrainingStopped, match="phase Greg"):
+        runner.run(phase({"poison": Poisoned()}, name="Greg"), make_batch(), nimg=8, report=quiet)
 
 
 def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():

@@ -94,13 +94,30 @@ def test_a_configuration_that_names_foreign_code_is_refused(file: Path, config: 
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_new_run_starts_from_the_average_and_the_other_nets(file: Path, config: dict):
+def test_a_new_run_starts_from_the_nets_of_the_same_names(file: Path, config: dict):
     torch.manual_seed(3)
     nets = build_nets(config)
     start_from_weights(nets, str(file))
-    torch.manual_seed(2)
-    average = build_nets(config)["G"].state_dict()
     torch.manual_seed(1)
-    D = build_nets(config)["D"].state_dict()
+    saved = build_nets(config)
+    for name, net in nets.items():
+        expected = saved[name].state_dict()
+        assert all(torch.equal(expected[key], value) for key, value in net.state_dict().items())
+
+
+def test_where_only_an_average_was_kept_a_run_starts_from_it(config: dict, tmp_path: Path):
+    torch.manual_seed(2)
+    kept = build_nets(config)
+    save_snapshot(tmp_path / "kept.safetensors", {"G_ema": kept["G"], "D": kept["D"]}, config, nimg=1)
+    torch.manual_seed(3)
+    nets = build_nets(config)
+    start_from_weights(nets, str(tmp_path / "kept.safetensors"))
+    average = kept["G"].state_dict()
     assert all(torch.equal(average[key], value) for key, value in nets["G"].state_dict().items())
-    assert all(torch.equal(D[key], value) for key, value in nets["D"].state_dict().items())
+
+
+def test_a_folder_of_runs_means_its_newest_run(file: Path, tmp_path: Path):
+    for run in ("00000-eg3d", "00002-eg3d", "00001-eg3d"):
+        (tmp_path / "out" / run / "snapshots").mkdir(parents=True)
+        (tmp_path / "out" / run / "snapshots" / "000005.safetensors").write_bytes(file.read_bytes())
+    assert find_snapshot(tmp_path / "out").parent.parent.name == "00002-eg3d"

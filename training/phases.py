@@ -69,7 +69,7 @@ def weighted_mean(value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
 
 
 class PhaseRunner:
-    """Runs phases on nets. Holds no training state but the count of bad steps in a row."""
+    """Runs phases on nets. Holds no training state but the count of bad steps in a row, by phase."""
 
     def __init__(
         self, nets: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], *,
@@ -78,7 +78,7 @@ class PhaseRunner:
         self.nets, self.optimizers, self.clips = nets, optimizers, clips
         self.seed, self.batch_gpu, self.max_bad_steps = seed, batch_gpu, max_bad_steps
         self.trainable = [p for net in nets.values() for p in net.parameters() if p.requires_grad]
-        self.bad_steps = 0
+        self.bad_steps: dict[str, int] = {}
 
     def run(self, phase: Phase, batch: Batch, nimg: int, report: Report) -> None:
         """One step of one phase on this rank's share of the batch."""
@@ -129,10 +129,10 @@ class PhaseRunner:
             for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
                 grad.copy_(mean.view_as(grad))
         norm = torch.nn.utils.get_total_norm(grads)
-        if not torch.isfinite(norm):
+        if bad_terms or not torch.isfinite(norm):
             self._bad_step(phase, nimg, bad_terms)
             return
-        self.bad_steps = 0
+        self.bad_steps[phase.name] = 0
         clip = self.clips.get(phase.optimizer)
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
@@ -140,10 +140,10 @@ class PhaseRunner:
 
     def _bad_step(self, phase: Phase, nimg: int, bad_terms: set[str]) -> None:
         """Skip this update; give up after max_bad_steps in a row."""
-        self.bad_steps += 1
+        count = self.bad_steps[phase.name] = self.bad_steps.get(phase.name, 0) + 1
         what = f"the loss of {', '.join(sorted(bad_terms))}" if bad_terms else "the gradient"
-        if self.bad_steps >= self.max_bad_steps:
+        if count >= self.max_bad_steps:
             raise TrainingStopped(
-                f"{what} of phase {phase.name} is not finite after {nimg} images, for the {self.bad_steps}th step in a "
+                f"{what} of phase {phase.name} is not finite after {nimg} images, for the {count}th step in a "
                 f"row (max_bad_steps={self.max_bad_steps}). Lower the learning rate, raise gamma, or use fp32=True."
             )

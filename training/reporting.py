@@ -106,8 +106,8 @@ class Reporter:
             self._events = SummaryWriter(str(self.folder), purge_step=nimg)
         if self._events:
             for name, s in statistics.items():
-                self._events.add_scalar(name, s["mean"], nimg / 1000)
-            self._events.add_scalar("speed/s_per_kimg", times["s_per_kimg"], nimg / 1000)
+                self._events.add_scalar(name, s["mean"], nimg)
+            self._events.add_scalar("speed/s_per_kimg", times["s_per_kimg"], nimg)
             self._events.flush()
 
     def close(self) -> None:

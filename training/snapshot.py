@@ -82,13 +82,14 @@ def load_strictly(net: nn.Module, state: Mapping[str, Tensor], where: str) -> No
 
 
 def find_snapshot(path: str | Path) -> Path:
-    """A snapshot file itself, or the newest one of a run folder."""
+    """A snapshot file itself, or the newest one of a run folder, or of the newest run in a folder of runs."""
     path = Path(path).expanduser()
     if path.is_file():
         return path
     if not path.exists():
         raise CheckpointError(f"there is no file or folder {path.absolute()}")
     found = sorted([*path.glob(f"{SNAPSHOTS}/*.safetensors"), *path.glob("*.safetensors")])
+    found = found or sorted(path.glob(f"[0-9]*-*/{SNAPSHOTS}/*.safetensors"))
     if not found:
         raise CheckpointError(f"{path.absolute()} holds no snapshot yet (looked for {SNAPSHOTS}/*.safetensors)")
     return found[-1]

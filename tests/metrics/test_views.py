@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dnnlib.errors import ConfigError
+from metrics import reprojection
 from metrics.identity import Identity, agreement
 from metrics.labels import ClassAccuracy, Confusion, LabelAgreement
 from metrics.pictures import Measured, Pictures
@@ -175,3 +176,11 @@ def test_intersection_over_union_by_hand():
     assert confusion.mean_iou == pytest.approx((0.8 + 0.5 + 1) / 3)
     parts = Confusion.of(said[:1], truth[:1], 4) + Confusion.of(said[1:], truth[1:], 4)
     assert torch.equal(parts.counts, confusion.counts)
+
+
+def test_enlarging_depth_invents_none_between_the_head_and_nothing():
+    depth = torch.zeros(1, 1, 4, 4)
+    depth[:, :, 1:3, 1:3] = 2.7
+    larger = reprojection.enlarged(depth, (8, 8))
+    assert set(larger.unique().tolist()) <= {0.0, depth[0, 0, 1, 1].item()}
+    assert (larger > 0).any()
