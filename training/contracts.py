@@ -6,7 +6,7 @@ Everything here is frozen. docs/contracts.md explains it with a toy model that t
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ __all__ = [
     "Batch", "Camera", "CameraRig", "Codes", "Condition", "ConditionPool", "Critic", "DiscriminatorOutput", "Draw",
     "Draws", "Generator", "GeneratorOutput", "Inputs", "PointOutput", "RenderOptions", "SceneGenerator", "Shot",
 ]  # fmt: skip
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,8 +105,7 @@ class Keeper:
         if self.samples is None or distributed.rank():
             return
         nets = {**self.run.nets, **{name: slow for name, (_, _, slow) in self.run.averages.items()}}
-        followed = next((net for name, (net, _, _) in self.run.averages.items() if name == self.samples.net), "G")
-        trained = self.run.nets[followed].options_at(self.run.nimg)  # pyright: ignore
+        trained = nets[self.samples.net].options_at(self.run.nimg)  # pyright: ignore
         pictures = self.samples(nets, self.rig, self.dataset, trained.still(), self.device)
         for name, images in pictures.items():
             part = {"image": "", "image_raw": "_raw"}.get(name, f"_{name}")

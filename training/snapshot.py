@@ -29,7 +29,6 @@ class OpenedNetwork:
     G: Any  # contracts.Generator: the averaged one, in eval mode, without gradients
     rig: CameraRig
     config: dict[str, Any]
-    name: str  # of the file it came from
     nimg: int  # training images it has seen
 
 
@@ -110,4 +109,4 @@ def open_network(path: str | Path, device: str = "cpu", net: str = "G") -> Opene
     load_strictly(G, states[weights], f"{file}: {weights}")
     G = G.eval().requires_grad_(False).to(device)
     rig = build(config["rig"], where="rig")
-    return OpenedNetwork(G, rig, config, file.stem, nimg)
+    return OpenedNetwork(G, rig, config, nimg)

@@ -12,7 +12,7 @@ from torch_utils.ops.upfirdn2d import setup_filter
 from training.contracts import Condition, DiscriminatorOutput, GeneratorOutput
 from training.layers.conv import BINOMIAL, Taps
 from training.layers.d_body import DiscriminatorBody
-from training.layers.labels import CAMERA_NUMBERS, conditioning_vector
+from training.layers.labels import conditioning_vector, parts_told
 from training.layers.resize import ResizeFilter, filtered_resizing
 
 
@@ -32,10 +32,9 @@ class DualDiscriminator(DiscriminatorBody):
         self, *, told: Sequence[Literal["camera", "label"]] = ("camera",), label_dim: int = 0, img_channels: int = 3,
         raw_filter: ResizeFilter = "antialiased", raw_taps: Taps = BINOMIAL, disc_c_noise: float = 0.0, **body: Any,
     ) -> None:  # fmt: skip
-        numbers = {"camera": CAMERA_NUMBERS, "label": label_dim}
-        chosen = tuple(name for name in numbers if name in told and numbers[name])
-        super().__init__(c_dim=sum(numbers[name] for name in chosen), img_channels=2 * img_channels, **body)
-        self.told, self.disc_c_noise = chosen, disc_c_noise
+        parts = parts_told(told, label_dim)
+        super().__init__(c_dim=sum(parts.values()), img_channels=2 * img_channels, **body)
+        self.told, self.disc_c_noise = tuple(parts), disc_c_noise
         self.raw_filter: ResizeFilter = raw_filter
         self.register_buffer("resample_filter", setup_filter(raw_taps), persistent=False)
 

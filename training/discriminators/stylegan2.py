@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_utils.draws import Draws
 from training.contracts import Condition, DiscriminatorOutput, GeneratorOutput
 from training.layers.d_body import DiscriminatorBody
-from training.layers.labels import CAMERA_NUMBERS, conditioning_vector
+from training.layers.labels import conditioning_vector, parts_told
 
 
 class StyleGAN2Discriminator(DiscriminatorBody):
@@ -23,10 +23,9 @@ class StyleGAN2Discriminator(DiscriminatorBody):
     def __init__(
         self, *, told: Sequence[Literal["camera", "label"]] = (), label_dim: int = 0, img_channels: int = 3, **body: Any
     ) -> None:
-        numbers = {"camera": CAMERA_NUMBERS, "label": label_dim}
-        chosen = tuple(name for name in numbers if name in told and numbers[name])
-        super().__init__(c_dim=sum(numbers[name] for name in chosen), img_channels=img_channels, **body)
-        self.told = chosen
+        parts = parts_told(told, label_dim)
+        super().__init__(c_dim=sum(parts.values()), img_channels=img_channels, **body)
+        self.told = tuple(parts)
 
     def encode(self, told: Condition) -> Float[Tensor, "N c"] | None:
         """The conditioning vector: camera, then label. None if it is told nothing."""

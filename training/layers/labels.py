@@ -11,6 +11,12 @@ from dnnlib.errors import DataError
 CAMERA_NUMBERS = 25  # of a camera's label: cam2world and intrinsics, row by row
 
 
+def parts_told(told: Collection[str], label_dim: int) -> dict[str, int]:
+    """What a network can be told of an image, by name in order, with its numbers; a label of none is left out."""
+    numbers = {"camera": CAMERA_NUMBERS, "label": label_dim}
+    return {name: count for name, count in numbers.items() if name in told and count}
+
+
 def conditioning_vector(told: Collection[str], **known: Tensor | None) -> Float[Tensor, "N c"] | None:
     """The parts named in told, side by side in the order of `known`. None if nothing is told.
 

@@ -20,7 +20,7 @@ class Views:
 
     camera_path: CameraPath
     fps: float = 30
-    modalities: Sequence[str] = ("image",)  # what a frame shows, side by side: training/programs/film.py
+    modalities: Sequence[str] = ("image",)  # what a frame shows, side by side: training/programs/studio.py
     blends_seeds: ClassVar[bool] = False  # seeds do not touch each other: a film of its own for every seed
 
     def shots(self, codes: Sequence[Codes], rig: CameraRig) -> Iterator[Shot]:
