@@ -222,9 +222,9 @@ class Critic(Protocol):
         """The batch as if a generator had made it with these options."""
         ...
 
-    def __call__(
-        self, net: nn.Module, output: GeneratorOutput, told: Condition, nimg: int, draws: Draws
-    ) -> DiscriminatorOutput: ...
+    def look(self, output: GeneratorOutput, nimg: int, draws: Draws) -> GeneratorOutput:
+        """What the discriminator's net is shown of these pictures: its input."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,24 @@ def weighted_mean(value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     return value.mean()
 
 
+def accumulate(phase: Phase, step: Step, share: float = 1.0) -> set[str]:
+    """Add the gradients of all terms, times `every` and the micro-batch's share of the batch, group after group.
+
+    Returns the names of terms whose loss is not finite.
+    """
+    bad = set()
+    for group in phase.groups():
+        step.leaves = any(getattr(term, "differentiates_images", False) for term in group.values())
+        losses = {name: weighted_mean(term(step)) for name, term in group.items()}
+        torch.stack(list(losses.values())).sum().mul(phase.every * share).backward()
+        for name, loss in losses.items():
+            step.report(f"loss/{phase.name}/{name}", loss)
+            if not torch.isfinite(loss):
+                bad.add(name)
+        step.forget()
+    return bad
+
+
 class PhaseRunner:
     """Runs phases on nets. Holds no training state but the count of bad steps in a row, by phase."""
 
@@ -91,8 +109,7 @@ class PhaseRunner:
         parts = micro_batches(batch, self.batch_gpu)
         for items, part in parts:
             step = self._step(phase, part, items, len(batch) * distributed.world(), nimg, report)
-            for group in phase.groups():
-                self._backward(phase, group, step, 1 / len(parts), bad_terms)
+            bad_terms |= accumulate(phase, step, 1 / len(parts))
         if phase.update_emas:
             for net in self.nets.values():
                 commit_averages(net, distributed.sum_over_ranks)
@@ -107,16 +124,6 @@ class PhaseRunner:
             nets=self.nets, batch=part, inputs=inputs, draws=draws, nimg=nimg, critics=phase.critics,
             update_emas=phase.update_emas, report=report,
         )  # fmt: skip
-
-    def _backward(self, phase: Phase, group: Mapping[str, Term], step: Step, share: float, bad: set[str]) -> None:
-        step.leaves = any(getattr(term, "differentiates_images", False) for term in group.values())
-        losses = {name: weighted_mean(term(step)) for name, term in group.items()}
-        torch.stack(list(losses.values())).sum().mul(phase.every * share).backward()
-        for name, loss in losses.items():
-            step.report(f"loss/{phase.name}/{name}", loss)
-            if not torch.isfinite(loss):
-                bad.add(name)
-        step.forget()
 
     def _update(self, phase: Phase, optimizer: torch.optim.Optimizer, nimg: int, bad_terms: set[str]) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -16,6 +16,7 @@ from training.contracts import (
     GeneratorOutput,
     Inputs,
     RenderOptions,
+    SceneGenerator,
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Step:
 
         def make() -> GeneratorOutput:
             G, camera, options = self.nets[net], self.inputs.camera, self.options("fake", net)
-            if camera is not None and hasattr(G, "scene"):
+            if camera is not None and isinstance(G, SceneGenerator):
                 return G.render(self.scene(net), camera, options)
             return G.synthesis(self.codes(net), camera, options)
 
@@ -87,11 +88,15 @@ class Step:
 
         return self.once(("real", critic), make)
 
+    def seen(self, output: GeneratorOutput, scope: str, critic: str = "D") -> GeneratorOutput:
+        """What the critic's net is shown of the pass named scope; scope also names the augmentation's draws."""
+        make = lambda: self.critics[critic].look(output, self.nimg, self.draws.within(scope))  # noqa: E731
+        return self.once(("seen", critic, scope), make)
+
     def score(self, output: GeneratorOutput, told: Condition, scope: str, critic: str = "D") -> DiscriminatorOutput:
-        """What the critic says of the pass named scope, asked once; scope also names the augmentation's draws."""
-        judge, draws = self.critics[critic], self.draws.within(scope)
-        make = lambda: judge(self.nets[judge.net], output, told, self.nimg, draws)  # noqa: E731
-        return self.once(("score", critic, scope), make)
+        """What the critic says of the pass named scope, asked once."""
+        net, draws = self.nets[self.critics[critic].net], self.draws.within(scope)
+        return self.once(("score", critic, scope), lambda: net(self.seen(output, scope, critic), told, draws))
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from training.importers.replaying import group
 from training.layers.fields import TriplaneField
 
 FIXTURES = {path.stem: path for path in sorted((Path(__file__).parent.parent / "parity").glob("eg3d_*.safetensors"))}
-COUNTS = {"eg3d_camera": 4, "eg3d_renderer": 19, "eg3d_generator": 21, "eg3d_discriminator": 25}
+COUNTS = {"eg3d_camera": 4, "eg3d_renderer": 19, "eg3d_generator": 21, "eg3d_discriminator": 25, "eg3d_losses": 47}
 
 
 def changed(metadata: dict[str, str], key: str, **values) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """EG3D's releases (NVlabs/eg3d): generator, dual discriminator, and the decoder of its renderer."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from training.discriminators.dual import DualDiscriminator
 from training.discriminators.stylegan2 import StyleGAN2Discriminator
 from training.generators.eg3d import TriplaneGenerator
 from training.importers.eg3d_fixtures import GENERATOR_PREFIXES, REPLAYS
+from training.importers.eg3d_training import replay_losses
 from training.importers.replaying import group, structured
 from training.importers.strict import load_strictly
 from training.importers.stylegan2_parts import discriminator_arguments, mapping_of, synthesis_of
@@ -51,6 +53,10 @@ def import_network(kind: str, metadata: Mapping[str, str], state: Mapping[str, T
 
 
 def replay(kind: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if kind == "eg3d_losses":
+        nets, arguments = _nets(metadata, tensors), structured(metadata, "init_kwargs")
+        options = arguments["G"]["rendering_kwargs"]
+        return replay_losses(structured(metadata, "call_args"), tensors, nets, arguments["loss"], options)
     if kind not in REPLAYS:
         raise CheckpointError(f"Files of the kind {kind!r} cannot be replayed yet.")
     if kind == "eg3d_camera":
@@ -61,6 +67,17 @@ def replay(kind: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
         fixed = {"settings": ray_settings(arguments["options"]), "resolution": arguments["resolution"]}
         return REPLAYS[kind](structured(metadata, "call_args"), tensors, net, **fixed)
     return REPLAYS[kind](structured(metadata, "call_args"), tensors, net)
+
+
+def _nets(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    """Generator and discriminator of a fixture that holds both."""
+    arguments, nets = structured(metadata, "init_kwargs"), {}
+    for net, kind, dual in (("G", "eg3d_generator", ""), ("D", "eg3d_discriminator", "DualDiscriminator")):
+        if net == "D" and not arguments["loss"]["dual_discrimination"]:
+            dual = "SingleDiscriminator"
+        told = dict(metadata) | {"init_kwargs": json.dumps(arguments[net]), "class": dual}
+        nets[net] = import_network(kind, told, group(tensors, f"state/{net}/"))
+    return nets
 
 
 def ray_settings(options: Mapping[str, Any]) -> RaySettings:

@@ -49,7 +49,7 @@ def replay_camera(call_args: Mapping[str, Any], tensors: Tensors) -> dict[str, T
         pivot = torch.tensor(video["pivot"], dtype=torch.float64).expand(len(turn), 3)
         radii = torch.full_like(turn, video["radius"])
         made[video["out"]] = eg3d_pose(yaw, pitch, radii, pivot).float()
-    return _stored(made, call_args)
+    return stored_as_said(made, call_args)
 
 
 def replay_renderer(
@@ -58,7 +58,7 @@ def replay_renderer(
     field.train(call_args["train"])
     camera = Camera(tensors["in/cam2world"], tensors["in/intrinsics"])
     rays = image_rays(camera, resolution)
-    draws = _ray_draws(call_args["draws"], rays, settings)
+    draws = fixed_ray_draws(call_args["draws"], rays, settings)
     planes = tensors["in/planes"].permute(0, 3, 4, 1, 2).contiguous()
     ends = settings.range(rays, field.box_side)
     seen = render_rays(field, planes, rays, ends, settings, draws)
@@ -71,7 +71,7 @@ def replay_renderer(
         **_passes(field, planes, rays, ends, settings, draws), **_march(tensors, settings),
     }  # fmt: skip
     gradients = _gradients(made, call_args["grad_outputs"], tensors, field, "grad/", {"decoder.": ""})
-    return _detached(_stored(made, call_args) | gradients)
+    return detached(stored_as_said(made, call_args) | gradients)
 
 
 def _passes(
@@ -104,27 +104,27 @@ def _march(tensors: Tensors, settings: RaySettings) -> dict[str, Tensor]:
 def replay_generator(call_args: Mapping[str, Any], tensors: Tensors, G: TriplaneGenerator) -> dict[str, Tensor]:
     G.train(call_args["train"])
     if G.upsampler is not None:
-        G.upsampler.noise = _noise(G.upsampler.noise, call_args)
+        G.upsampler.noise = layer_noise(G.upsampler.noise, call_args)
     codes = _map(G, call_args["mapping"], tensors)
     made, resolution = {"ws": codes.ws}, G.raw_resolution
     for render in call_args["renders"]:
         resolution = render["neural_rendering_resolution"] or resolution  # the reference remembers the last one
-        options = RenderOptions(noise=_noise(render["noise_mode"], call_args), resolution=resolution)
+        options = RenderOptions(noise=layer_noise(render["noise_mode"], call_args), resolution=resolution)
         with torch.set_grad_enabled(not render["no_grad"]):
             made |= _render(G, codes, tensors[f"in/{render['c']}"], options, call_args, render["suffix"])
     query = call_args.get("point_query")
     if query:
-        scene = G.scene(codes, RenderOptions(noise=_noise(query["noise_mode"], call_args)))
+        scene = G.scene(codes, RenderOptions(noise=layer_noise(query["noise_mode"], call_args)))
         found = G.query(scene, tensors[f"in/{query['points']}"])
         made |= {"sigma": found.raw_density[..., None], "rgb": (found.colour + 1) / 2}
-    stored = _stored(made, call_args)
+    stored = stored_as_said(made, call_args)
     shown = {name.removeprefix("out/"): tensor for name, tensor in stored.items()}
-    return _detached(stored | _gradients(shown, call_args["grad_outputs"], tensors, G, "grad/", GENERATOR_PREFIXES))
+    return detached(stored | _gradients(shown, call_args["grad_outputs"], tensors, G, "grad/", GENERATOR_PREFIXES))
 
 
 def _map(G: TriplaneGenerator, call: Mapping[str, Any], tensors: Tensors) -> TriplaneCodes:
     """The reference's mapping call: take over the mean, repeat, truncate."""
-    camera, label = _camera(tensors[f"in/{call['c']}"])
+    camera, label = camera_and_label(tensors[f"in/{call['c']}"])
     codes = G.mapping(tensors["in/z"], Condition(camera=camera, label=label), bool(call["update_emas"]))
     commit_averages(G)
     psi, cutoff = call["truncation_psi"], call["truncation_cutoff"]
@@ -136,8 +136,8 @@ def _render(
     suffix: str,
 ) -> dict[str, Tensor]:  # fmt: skip
     scene: TriplaneScene = G.scene(codes, options)
-    camera, _ = _camera(c)
-    draws = _ray_draws(call_args["draws"], image_rays(camera, options.resolution or G.raw_resolution), G.rays)
+    camera, _ = camera_and_label(c)
+    draws = fixed_ray_draws(call_args["draws"], image_rays(camera, options.resolution or G.raw_resolution), G.rays)
     recorded = Draws(0, items=range(len(c)), recorded={"jitter": draws.coarse, "importance": draws.fine})
     seen = G.render(scene, camera, replace(options, jitter="random", draws=recorded))
     assert seen.image_raw is not None
@@ -157,7 +157,7 @@ def replay_discriminator(
 ) -> dict[str, Tensor]:
     D.train(call_args["train"])
     images = {name: tensors[f"in/{name}"].clone().requires_grad_() for name in call_args["images"]}
-    camera, label = _camera(tensors["in/c"]) if D.c_dim else (None, None)
+    camera, label = camera_and_label(tensors["in/c"]) if D.c_dim else (None, None)
     output = GeneratorOutput(image=images["image"], image_raw=images.get("image_raw"))
     score = D(output, Condition(camera=camera, label=label)).score
     made = {"logits": score[:, None]} | squared_slopes(score, images, call_args["r1_inputs"])
@@ -166,7 +166,7 @@ def replay_discriminator(
         made["image_raw_resized"] = filtered_resizing(images["image_raw"], size, D.resample_filter, mode)
     gradients = _gradients(made, call_args["grad_outputs"], tensors, D, "grad/")
     gradients |= _gradients(made, call_args["grad_r1_outputs"], tensors, D, "grad_r1/")
-    return _detached(_stored(made, call_args) | gradients)
+    return detached(stored_as_said(made, call_args) | gradients)
 
 
 def _gradients(
@@ -177,23 +177,23 @@ def _gradients(
     return listed_gradients(probed(made, names, tensors), net, tensors, prefix, prefixes) if names else {}
 
 
-def _detached(tensors: Tensors) -> dict[str, Tensor]:
+def detached(tensors: Tensors) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
-def _camera(c: Tensor) -> tuple[Camera, Tensor | None]:
+def camera_and_label(c: Tensor) -> tuple[Camera, Tensor | None]:
     """Camera and class label of the reference's conditioning vector."""
     return Camera.from_label(c[:, :CAMERA_NUMBERS]), c[:, CAMERA_NUMBERS:] if c.shape[1] > CAMERA_NUMBERS else None
 
 
-def _ray_draws(said: Mapping[str, Any], rays: Rays, settings: RaySettings) -> RayDraws:
+def fixed_ray_draws(said: Mapping[str, Any], rays: Rays, settings: RaySettings) -> RayDraws:
     if said["importance"] != "midpoints":
         raise CheckpointError(f"draws.importance={said['importance']!r} is no rule that can be replayed.")
     draws = ray_draws(rays, settings.samples)
     return replace(draws, coarse=torch.full_like(draws.coarse, said["stratified_jitter"]))
 
 
-def _noise(mode: Any, call_args: Mapping[str, Any]) -> Any:
+def layer_noise(mode: Any, call_args: Mapping[str, Any]) -> Any:
     """The layers' noise mode; random noise can be replayed if its draws are replaced by zeros."""
     if mode != "random":
         return mode
@@ -202,7 +202,7 @@ def _noise(mode: Any, call_args: Mapping[str, Any]) -> Any:
     return "none"
 
 
-def _stored(made: Tensors, call_args: Mapping[str, Any]) -> dict[str, Tensor]:
+def stored_as_said(made: Tensors, call_args: Mapping[str, Any]) -> dict[str, Tensor]:
     """The outputs as the file has them: every step-th entry of some axes."""
     out = {}
     for name, tensor in made.items():

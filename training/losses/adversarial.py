@@ -20,6 +20,7 @@ class GeneratorLogistic:
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
         score = step.score(step.fake(), step.inputs.told, "fake", self.critic).score
+        step.report("score/fake", score)
         return self.weight * softplus(-score)
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_utils.draws import Draws
 from torch_utils.ops.upfirdn2d import filter2d
-from training.contracts import Batch, Condition, DiscriminatorOutput, GeneratorOutput, RenderOptions
+from training.contracts import Batch, GeneratorOutput, RenderOptions
 from training.layers.resize import resize
 
 
@@ -48,7 +48,5 @@ class ImageCritic:
             image=batch.image, image_raw=blur(raw, self.sigma(nimg)), camera=batch.condition.camera
         )  # fmt: skip
 
-    def __call__(
-        self, net: nn.Module, output: GeneratorOutput, told: Condition, nimg: int, draws: Draws
-    ) -> DiscriminatorOutput:
-        return net(replace(output, image=blur(output.image, self.sigma(nimg))), told, draws)
+    def look(self, output: GeneratorOutput, nimg: int, draws: Draws) -> GeneratorOutput:
+        return replace(output, image=blur(output.image, self.sigma(nimg)))
