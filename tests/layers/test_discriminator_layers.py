@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dnnlib.errors import ConfigError, DataError
+from training.contracts import CameraRig, Condition
 from training.layers.d_body import DiscriminatorBody
 from training.layers.labels import conditioning_vector
 from training.layers.minibatch_std import MinibatchStd
@@ -98,9 +99,9 @@ def test_the_image_must_have_the_right_size():
 
 
 def test_conditioning_vectors_keep_the_order_of_what_is_known():
-    camera, label = torch.randn(2, 25), torch.randn(2, 3)
-    both = conditioning_vector(("label", "camera"), camera=camera, label=label)
-    assert torch.equal(both, torch.cat([camera, label], dim=1))
-    assert conditioning_vector((), camera=camera, label=label) is None
+    camera, label = CameraRig(radius=2.7, focal=4.26).at(torch.tensor([0.1, 0.2])), torch.randn(2, 3)
+    both = conditioning_vector(("label", "camera"), Condition(camera=camera, label=label))
+    assert torch.equal(both, torch.cat([camera.label(), label], dim=1))
+    assert conditioning_vector((), Condition(camera=camera, label=label)) is None
     with pytest.raises(DataError, match="label"):
-        conditioning_vector(("label",), camera=camera, label=None)
+        conditioning_vector(("label",), Condition(camera=camera))

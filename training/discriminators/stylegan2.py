@@ -29,8 +29,7 @@ class StyleGAN2Discriminator(DiscriminatorBody):
 
     def encode(self, told: Condition) -> Float[Tensor, "N c"] | None:
         """The conditioning vector: camera, then label. None if it is told nothing."""
-        camera = None if told.camera is None else told.camera.label()
-        return conditioning_vector(self.told, camera=camera, label=told.label)
+        return conditioning_vector(self.told, told)
 
     def forward(self, output: GeneratorOutput, told: Condition, draws: Draws | None = None) -> DiscriminatorOutput:
         return DiscriminatorOutput(score=self.judge(output.image, self.encode(told)))

@@ -18,6 +18,7 @@ from training.layers.upsample import SuperResolution
 from training.rendering.hierarchical import RaySettings, ray_draws, render_rays
 from training.rendering.rays import image_rays
 from training.rendering.volume import activate_density
+from training.schedules import ramp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,7 @@ class TriplaneGenerator(nn.Module):
         camera_scale: float = 1.0, noise: Noise = "random",
     ) -> None:  # fmt: skip
         super().__init__()
-        if mapping.w_dim != backbone.w_dim or mapping.num_ws not in (None, backbone.num_ws):
-            raise ConfigError(
-                f"mapping makes {mapping.num_ws or 1} style vectors of {mapping.w_dim} numbers, but the backbone takes "
-                f"{backbone.num_ws} of {backbone.w_dim}: set the same w_dim for both and leave mapping.num_ws null."
-            )
+        mapping.serve(backbone.num_ws, backbone.w_dim)
         if backbone.img_channels != 3 * field.features:
             raise ConfigError(
                 f"backbone.img_channels={backbone.img_channels} must be 3 planes of field.features={field.features}."
@@ -73,8 +70,7 @@ class TriplaneGenerator(nn.Module):
         self.img_resolution = raw_resolution if upsampler is None else upsampler.img_resolution
 
     def mapping(self, z: Float[Tensor, "N z"], condition: Condition, update_emas: bool = False) -> TriplaneCodes:
-        ws = self.mapping_network(z, self._told(z, condition), update_emas)
-        return TriplaneCodes(ws=ws if ws.ndim == 3 else ws[:, None].expand(-1, self.backbone.num_ws, -1))
+        return TriplaneCodes(ws=self.mapping_network(z, self._told(z, condition), update_emas))
 
     def _told(self, z: Tensor, condition: Condition) -> Float[Tensor, "N c"] | None:
         """The conditioning vector."""
@@ -92,13 +88,12 @@ class TriplaneGenerator(nn.Module):
         return torch.cat([camera, condition.label], dim=1)
 
     def mean_codes(self) -> TriplaneCodes:
-        return TriplaneCodes(ws=self.mapping_network.w_avg.clone().expand(1, self.backbone.num_ws, -1))
+        return TriplaneCodes(ws=self.mapping_network.mean())
 
     def options_at(self, nimg: int) -> RenderOptions:
-        share = min(nimg / (self.raw_fade_kimg * 1000), 1) if self.raw_fade_kimg else 1
-        resolution = round(self.raw_resolution_initial * (1 - share) + self.raw_resolution * share)
+        resolution = ramp(nimg, self.raw_fade_kimg, self.raw_resolution_initial, self.raw_resolution)
         return RenderOptions(
-            noise=self.noise, jitter="random", density_noise=self.rays.density_noise, resolution=resolution
+            noise=self.noise, jitter="random", density_noise=self.rays.density_noise, resolution=round(resolution)
         )
 
     def synthesis(self, codes: TriplaneCodes, camera: Camera | None, options: RenderOptions) -> GeneratorOutput:

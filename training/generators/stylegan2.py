@@ -6,7 +6,6 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dnnlib.errors import ConfigError
 from training.contracts import Camera, Codes, Condition, GeneratorOutput, RenderOptions
 from training.layers.mapping import MappingNetwork
 from training.layers.synthesis import Noise, SynthesisNetwork
@@ -28,24 +27,19 @@ class StyleGAN2Generator(nn.Module):
 
     def __init__(self, *, mapping: MappingNetwork, synthesis: SynthesisNetwork, noise: Noise = "random") -> None:
         super().__init__()
-        if mapping.w_dim != synthesis.w_dim or mapping.num_ws not in (None, synthesis.num_ws):
-            raise ConfigError(
-                f"mapping makes {mapping.num_ws or 1} style vectors of {mapping.w_dim} numbers, but synthesis takes "
-                f"{synthesis.num_ws} of {synthesis.w_dim}: set the same w_dim for both and leave mapping.num_ws null."
-            )
+        mapping.serve(synthesis.num_ws, synthesis.w_dim)
         self.mapping_network, self.synthesis_network = mapping, synthesis
         self.z_dim, self.img_resolution = mapping.z_dim, synthesis.img_resolution
         self.noise: Noise = noise
 
     def mapping(self, z: Float[Tensor, "N z"], condition: Condition, update_emas: bool = False) -> StyleCodes:
-        ws = self.mapping_network(z, condition.label, update_emas)
-        return StyleCodes(ws=ws if ws.ndim == 3 else ws[:, None].expand(-1, self.synthesis_network.num_ws, -1))
+        return StyleCodes(ws=self.mapping_network(z, condition.label, update_emas))
 
     def synthesis(self, codes: StyleCodes, camera: Camera | None, options: RenderOptions) -> GeneratorOutput:
         return GeneratorOutput(image=self.synthesis_network(codes.ws, options.noise, options.draws), camera=camera)
 
     def mean_codes(self) -> StyleCodes:
-        return StyleCodes(ws=self.mapping_network.w_avg.clone().expand(1, self.synthesis_network.num_ws, -1))
+        return StyleCodes(ws=self.mapping_network.mean())
 
     def options_at(self, nimg: int) -> RenderOptions:
         return RenderOptions(noise=self.noise)

@@ -1,6 +1,7 @@
 """Conditioning vectors: what is known about an image, as the numbers that a network is told."""
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,13 +18,13 @@ def parts_told(told: Collection[str], label_dim: int) -> dict[str, int]:
     return {name: count for name, count in numbers.items() if name in told and count}
 
 
-def conditioning_vector(told: Collection[str], **known: Tensor | None) -> Float[Tensor, "N c"] | None:
-    """The parts named in told, side by side in the order of `known`. None if nothing is told.
+def conditioning_vector(told: Collection[str], known: Any) -> Float[Tensor, "N c"] | None:
+    """What is told of a Condition: camera, then label. None if nothing is told.
 
     Raises DataError naming a part that is told but not known.
     """
-    parts = []
-    for name, numbers in known.items():
+    parts, camera = [], known.camera
+    for name, numbers in (("camera", None if camera is None else camera.label()), ("label", known.label)):
         if name in told:
             if numbers is None:
                 raise DataError(

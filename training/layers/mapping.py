@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dnnlib.errors import ConfigError
 from torch_utils.ema import RunningAverages
 from training.layers.linear import FullyConnected, normalize_2nd_moment
 
@@ -35,6 +36,19 @@ class MappingNetwork(RunningAverages):
             self.add_module(f"fc{i}", layer)
         if w_avg_beta is not None:
             self.register_average("w_avg", torch.zeros(w_dim), w_avg_beta)
+
+    def serve(self, num_ws: int, w_dim: int) -> None:
+        """Make what a synthesis network takes: num_ws rows of w_dim numbers."""
+        if self.w_dim != w_dim or self.num_ws not in (None, num_ws):
+            raise ConfigError(
+                f"mapping makes {self.num_ws or 1} style vectors of {self.w_dim} numbers, but synthesis takes {num_ws} "
+                f"of {w_dim}: set the same w_dim for both and leave mapping.num_ws null."
+            )
+        self.num_ws = num_ws
+
+    def mean(self) -> Float[Tensor, "1 num_ws w"]:
+        """The centre of truncation: w_avg in every row."""
+        return self.w_avg.clone().expand(1, self.num_ws or 1, -1)
 
     def forward(
         self, z: Float[Tensor, "N z"] | None, c: Float[Tensor, "N c"] | None = None, update_emas: bool = False

@@ -11,6 +11,7 @@ from torch_utils.draws import Draws
 from torch_utils.ops.upfirdn2d import filter2d
 from training.contracts import Batch, GeneratorOutput, RenderOptions
 from training.layers.resize import resize
+from training.schedules import ramp
 
 
 def blur(image: Float[Tensor, "N C H W"], sigma: float) -> Float[Tensor, "N C H W"]:
@@ -36,9 +37,7 @@ class ImageCritic:
     blur_fade_kimg: float = 0.0
 
     def sigma(self, nimg: int) -> float:
-        if self.blur_fade_kimg <= 0:
-            return 0.0
-        return max(1 - nimg / (self.blur_fade_kimg * 1000), 0.0) * self.blur_sigma
+        return ramp(nimg, self.blur_fade_kimg, self.blur_sigma, 0.0)
 
     def real(self, batch: Batch, options: RenderOptions, nimg: int) -> GeneratorOutput:
         if not self.raw:

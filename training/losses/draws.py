@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from training.contracts import Batch, Camera, Condition, Draws, Inputs
+from training.schedules import ramp
 
 
 def random_condition(batch: Batch, draws: Draws) -> Condition:
@@ -45,10 +46,7 @@ class PoseSwap:
     per: Literal["item", "batch"] = "item"
 
     def chance(self, nimg: int) -> float:
-        if self.probability is None:
-            return 0.0
-        done = min(nimg / (self.fade_kimg * 1000), 1.0) if self.fade_kimg > 0 else 1.0
-        return 1 - done + done * self.probability
+        return 0.0 if self.probability is None else ramp(nimg, self.fade_kimg, 1.0, self.probability)
 
     def __call__(self, batch: Batch, draws: Draws, nimg: int, nets: Mapping[str, nn.Module]) -> Inputs:
         own = random_condition(batch, draws)
