@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dnnlib.errors import ConfigError
+from dnnlib.limits import check_numbers
 from dnnlib.options import Options, at_least, boolean, pair, run, seeds, size
 from dnnlib.startup import prepare_process
 
@@ -36,7 +37,11 @@ def read_options():
     add("--no-video", **switch, help="only the frames")
     add("--depth", **switch, help="also depth (stills: and the raw image)")
     add("--device", help="cpu, cuda, cuda:1 ... [cuda if there is one]")
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_numbers({"trunc": args.trunc, "nrr": args.nrr}, "")
+    if not args.outdir:
+        raise ConfigError("--outdir= is empty: name a folder; it is made if missing")
+    return args
 
 
 def open_studio(args):

@@ -9,6 +9,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from anywhere, uninstalled
 
 from dnnlib.errors import ConfigError
+from dnnlib.files import whole_file
 from dnnlib.options import Options, at_least, boolean, run
 from dnnlib.startup import prepare_process
 
@@ -138,10 +139,8 @@ def main():
     found = measure(args, words)
     print(page(found, args.markdown))
     if args.json:
-        try:
-            Path(args.json).expanduser().write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--json={args.json} cannot be written: {error.strerror}") from error
+        with whole_file(Path(args.json).expanduser()) as draft:
+            draft.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

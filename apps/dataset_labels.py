@@ -9,6 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dnnlib.errors import DataError
+from dnnlib.files import whole_file
 from dnnlib.options import Options, at_least, run
 
 
@@ -24,10 +26,10 @@ def read_options():
 def main():
     args = read_options()
     from training.data.classes import class_labels
-    from training.data.writer import write_text
 
     names, labels = class_labels(args.source, args.min_size)
-    write_text(args.out, json.dumps({"labels": labels}))
+    with whole_file(Path(args.out).expanduser(), DataError) as draft:
+        draft.write_text(json.dumps({"labels": labels}), encoding="utf-8")
     print(f"{len(labels)} images of {len(names)} classes ({', '.join(names)}) are listed in {args.out}")
 
 

@@ -1,8 +1,8 @@
 """Run folders: numbered, described, made whole or not at all.
 
 outdir/00007-eg3d-critters-gpus1-batch16-gamma0.01 holds everything one training writes. It appears in one step, with
-its first files inside, and two trainings started at once never get the same number. Knows no torch and no config
-library; anyone may import it.
+its first files inside, and two trainings started at once never get the same number. One process at a time owns it.
+Knows no torch and no config library; anyone may import it.
 """
 
 import contextlib
@@ -10,14 +10,20 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dnnlib.errors import ConfigError
+from dnnlib.files import cut_back, length
 
 CONFIG_FILE = "config.yaml"  # every run folder has one: resolved, reloadable
 COMMAND_FILE = "command.txt"  # a line for every start
+STATS_FILE = "stats.jsonl"  # a line a tick
+METRICS_FILE = "metrics.jsonl"  # a line a metric and snapshot
+GROWING = (STATS_FILE, METRICS_FILE)  # what a run that goes on cuts back to its state
+LOCK_FILE = ".lock"
 NUMBERED = re.compile(r"(\d{5,})-")
 
 
@@ -42,7 +48,7 @@ def create_run(outdir: str | Path, name: str, files: Mapping[str, str]) -> Path:
         outdir.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".new-run-", dir=outdir))
     except OSError as error:
-        raise _unwritable(outdir, error) from error
+        raise _unwritable(f"outdir={outdir}", outdir, error) from error
     try:
         draft.chmod(0o777 & ~_umask())
         for file, text in files.items():
@@ -51,7 +57,7 @@ def create_run(outdir: str | Path, name: str, files: Mapping[str, str]) -> Path:
             run = outdir / f"{_highest_number(outdir) + 1:05d}-{name}"
             draft.rename(run)
     except OSError as error:
-        raise _unwritable(outdir, error) from error
+        raise _unwritable(f"outdir={outdir}", outdir, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return run
@@ -71,20 +77,64 @@ def find_run(place: str | Path, which: str = "latest") -> Path:
     runs = [run for run in _runs(folder) if (run / CONFIG_FILE).is_file()]
     if not runs:
         raise ConfigError(f"resume_run=latest finds no run in outdir={place}; leave resume_run out to start one.")
-    return max(runs, key=_number)
+    return max(runs, key=run_number)
+
+
+@contextlib.contextmanager
+def owned(run: Path) -> Iterator[None]:
+    """Keep other processes from training in this folder. Raises ConfigError if one does, naming it.
+
+    The system ends the lock with its owner, whatever ends that. It is lockf's, not flock's, because the owner's data
+    workers would inherit flock's, and a killed run could only go on once they had noticed; inside one process it does
+    not count.
+    """
+    try:
+        handle = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(f"run folder {run}", run, error) from error
+    try:
+        _lock(handle, run)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, run: Path) -> None:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:  # either, by POSIX
+        owner = os.read(handle, 200).decode(errors="replace") or "another process"
+        raise ConfigError(f"{run} is being trained by {owner}: wait until it ends, or stop it first.") from error
+    except OSError as error:
+        raise _unwritable(f"run folder {run}", run, error) from error
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def lengths(run: Path) -> dict[str, int]:
+    """Bytes of the files that grow with a run."""
+    return {name: length(run / name) for name in GROWING}
+
+
+def cut_back_to(run: Path, sizes: Mapping[str, int]) -> None:
+    """Forget what a killed run wrote after `sizes` were taken; of a file that is not named, everything."""
+    for name in GROWING:
+        cut_back(run / name, sizes.get(name, 0))
 
 
 def _runs(outdir: Path) -> list[Path]:
     return [path for path in outdir.glob("*-*") if NUMBERED.match(path.name)] if outdir.is_dir() else []
 
 
-def _number(run: Path) -> int:
+def run_number(run: Path) -> int:
+    """The number that a run's folder begins with; -1 for any other folder."""
     found = NUMBERED.match(run.name)
     return int(found[1]) if found else -1
 
 
 def _highest_number(outdir: Path) -> int:
-    return max((_number(run) for run in _runs(outdir)), default=-1)
+    return max((run_number(run) for run in _runs(outdir)), default=-1)
 
 
 @contextlib.contextmanager
@@ -104,6 +154,6 @@ def _umask() -> int:
     return mask
 
 
-def _unwritable(outdir: Path, error: OSError) -> ConfigError:
+def _unwritable(what: str, place: Path, error: OSError) -> ConfigError:
     reason = error.strerror or str(error)
-    return ConfigError(f"outdir={outdir} cannot be written: {reason} ({outdir.absolute()}). Choose another outdir.")
+    return ConfigError(f"{what} cannot be written: {reason} ({place.absolute()}). Choose another outdir.")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dnnlib.errors import ConfigError
-from training.build import build, build_nets, build_rig
+from training.build import build, build_nets, build_rig, find_class
 from training.losses.draws import PoseSwap
 from training.rendering.cameras import CameraRig
 
@@ -108,6 +108,33 @@ def test_a_class_that_refuses_its_arguments_is_named():
     node = {"_target_": "training.layers.synthesis.SynthesisNetwork", "w_dim": 8, "img_channels": 3}
     with pytest.raises(ConfigError, match=r"^nets\.G\.s: SynthesisNetwork cannot be built: img_resolution=24 is not"):
         build({**node, "img_resolution": 24}, where="nets.G.s")
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        (linear(in_features=0), r"^nets\.G: FullyConnected cannot be built: one of its sizes comes out as 0\.$"),
+        (linear(in_features=-3), r"^nets\.G: FullyConnected cannot be built: "),
+        ({"_target_": "training.rendering.hierarchical.RaySettings", "near": 3, "far": 2}, r"^nets\.G: near=3"),
+        ({"_target_": "training.layers.synthesis.SynthesisNetwork", "w_dim": 8, "img_resolution": 8, "img_channels": 3,
+          "channels": {8: 4}}, r"^nets\.G: SynthesisNetwork cannot be built: there is no 4"),
+    ],
+)  # fmt: skip
+def test_whatever_a_constructor_raises_is_one_sentence_that_names_the_node(node: dict, told: str):
+    with pytest.raises(ConfigError, match=told) as caught:
+        build(node, where="nets.G")
+    assert "\n" not in str(caught.value)
+
+
+def test_networks_are_made_of_networks_alone():
+    for target in ("training.losses.r1.R1Penalty", "training.data.critters.Critters", "torch.optim.Adam"):
+        assert find_class(target, "phases.x")
+        with pytest.raises(ConfigError, match=r"nets\.G\._target_=.* is not allowed: .*training\.generators"):
+            build_nets({"nets": {"G": {"_target_": target}}})
+        with pytest.raises(ConfigError, match="is not allowed"):
+            build_rig({"rig": {"_target_": target}})
+    with pytest.raises(ConfigError, match="rig is not a distribution of cameras but a FullyConnected"):
+        build_rig({"rig": linear()})
 
 
 def test_arguments_of_a_base_class_count():

@@ -71,6 +71,21 @@ def test_null_means_what_the_spec_says():
     assert config_of("spec=paper512", "gamma=null", "kimg=null", "device=null")["gamma"] == 0.5
 
 
+def test_null_chooses_no_experiment():
+    assert config_of("experiment=null") == config_of()
+
+
+def test_as_many_processes_read_data_as_there_are_cpus_but_at_most_three(monkeypatch: pytest.MonkeyPatch):
+    for cpus, workers in ((1, 1), (2, 2), (64, 3)):
+        monkeypatch.setattr("training.cli.formulas.os.sched_getaffinity", lambda _, cpus=cpus: set(range(cpus)))
+        assert config_of()["workers"] == config_of("workers=null")["workers"] == workers
+    assert config_of("workers=7")["workers"] == 7
+
+
+def test_fp32_wins_over_precision(tmp_path: Path):
+    assert run("precision=bf16", "fp32=True", outdir=tmp_path)[1].calls[0][0]["precision"] == "fp32"
+
+
 def test_groups_can_be_chosen_beside_a_model_that_chooses_too():
     assert config_of("model=stylegan2", "rig=sphere")["rig"]["kind"] == "sphere"
     assert config_of("rig=sphere", "model=stylegan2", "rig.radius=3")["rig"]["radius"] == 3
@@ -105,7 +120,7 @@ MISTAKES = {
     "metric=turning": "write metrics=a,b",
     "metrics=fid": "metrics=fid: there is no such metric; there are: .*turning",
     "kimg=abc": "kimg=abc: expected a number",
-    "batch=8.5": r"batch=8\.5: expected a whole number",
+    "batch=8.5": r"batch=8\.5 must be a whole number",
     "cond=maybe": "cond=maybe: expected true or false",
     "precision=fp17": "expected fp32, bf16 or fp16",
     "spec.channel_max=wide": r"spec\.channel_max=wide: expected a number",
@@ -116,8 +131,61 @@ MISTAKES = {
     "metrics=[a": "cannot be read",
     "hydra.verbose=true": "belongs to sweeps: add --multirun",
     "~phases.Gnone": r"no key phases\.Gnone",
-    "kimg=0": "kimg=0 must be above 0",
-    "workers=-1": "workers=-1 must not be negative",
+    "kimg=0": "kimg=0 must be a finite number above 0",
+    "kimg=nan": "kimg=nan must be a finite number",
+    "tick=inf": "tick=inf must be a finite number",
+    "gamma=-1": "gamma=-1 must be a finite number of at least 0",
+    "seed=-1": "seed=-1 must be a whole number from 0",
+    "seed=4294967296": "seed=4294967296 must be a whole number from 0 to 4294967295",
+    "batch=0": r"batch=0 must be a whole number from 1",
+    "gpus=0": r"gpus=0 must be a whole number from 1",
+    "save_every=-1": "save_every=-1 must be a finite number above 0",
+    "snap=0": "snap=0 must be a whole number from 1",
+    "imgsnap=0": "imgsnap=0 must be a whole number from 1",
+    "resolution=0": "resolution=0 must be a whole number from 1 to 8192",
+    "resolution=1000000000": "must be a whole number from 1 to 8192",
+    "subset=-1": "subset=-1 must be a whole number",
+    "workers=-1": "workers=-1 must be a whole number from 0",
+    "phases.Dreg.every=0": r"phases\.Dreg\.every=0 must be a whole number from 1",
+    "samples.latents=0": r"samples\.latents=0 must be",
+    "samples.yaws=[]": r"samples\.yaws=\[\] must be some numbers",
+    "samples.yaws=null": r"samples\.yaws=None: expected a list such as",
+    "samples.net=D": r"samples\.net=D makes no pictures",
+    "spec.mapping_layers=0": r"spec\.mapping_layers=0 must be a whole number from 1 to 64",
+    "spec.channel_max=0": r"spec\.channel_max=0 must be",
+    "spec.channel_base=8": r"nets\.G\.synthesis: SynthesisNetwork cannot be built: one of its sizes comes out as 0",
+    "model.sizes.tiny.w_dim=0": r"model\.sizes\.tiny\.w_dim=0 must be",
+    "rig.pivot=[0,0]": r"rig\.pivot=\[0, 0\] must be 3 numbers",
+    "rig.radius=nan": r"rig\.radius=nan must be a finite number above 0",
+    "model.now.z_dim=4": r"model\.now\.z_dim follows model\.sizes\.tiny\.z_dim: set that one",
+    "phases.Dmain.draw.z_dim=4": r"phases\.Dmain\.draw\.z_dim follows phases\.Gmain\.draw\.z_dim",
+    "optimizers.G.betas=null": r"optimizers\.G\.betas=None: expected a list such as \[0\.0, 0\.99\]",
+    "optimizers.G.betas=[0]": r"optimizers\.G\.betas=\[0\] must be 2 numbers",
+    "optimizers.G.betas=[0,1]": r"optimizers\.G: Adam cannot be built: Invalid beta",
+    "optimizers.G._target_=torch.optim.Adamm": r"torch\.optim has no class Adamm",
+    "optimizers.G._target_=training.losses.r1.R1Penalty": r"optimizers\.G\.lr: R1Penalty takes no such argument",
+    "optimizers.G.nets=[X]": r"optimizers\.G cannot be built: there is no 'X'",
+    "optimizers=null": "there is nothing to train without optimizers",
+    "phases.Gmain.nets=[G.nothing]": r"phases\.Gmain\.nets cannot be built: .* has no attribute `nothing`",
+    "phases.Gmain.nets=[]": r"phases\.Gmain\.nets=\[\] trains nothing",
+    "phases.Gmain.terms=null": "phases cannot be built",
+    "+phases.Gmain.foo=1": r"phases\.Gmain\.foo: Phase takes no such argument",
+    "critics.D.net=X": r"critics\.D\.net=X: there is no such net; there are: D, G",
+    "critics=null": r"phases\.Gmain\.terms\.adversarial\.critic=D: there is no such critic",
+    "emas.G_ema.net=X": r"emas\.G_ema cannot be built: there is no 'X'",
+    "+emas.G_ema.foo=1": r"emas\.G_ema cannot be built: .*'foo'",
+    "nets=3": "nets=3: it holds settings",
+    "rig=null": r"rig=null: there is no such rig.* There are: .*face",
+    "~rig": "~rig leaves a hole",
+    "model=[eg3d]": r"model=\[eg3d\]: there is no such model; did you mean eg3d",
+    "rig._target_=training.losses.r1.R1Penalty": "is not allowed",
+    "+augment.x=1": r"there is no key augment\.x",
+    "+metric.x=1": r"there is no key metric\.x",
+    "outdir=": "outdir= has no value: write outdir=VALUE, or leave it out",
+    "data=": "data= has no value",
+    "data=''": "data= has no value",
+    "resume=": "resume= has no value",
+    "device=meta": "device meta cannot be used",
     "batch_gpu=6": "batch=16 cannot be dealt in parts of batch_gpu=6 to gpus=1: it must be a multiple of 6",
     "batch_gpu=2": r"batch_gpu=2 is not a multiple of spec\.mbstd_group=4",
     "resolution=24": "images of 24 px cannot be trained on.*16 or 32",
@@ -148,6 +216,17 @@ def test_a_mistake_gets_one_sentence_and_writes_nothing(word: str, tmp_path: Pat
     assert printed.out == ""
     assert trainer.calls == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_of_thousands_of_digits_is_told(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert run(f"seed={'9' * 5000}", outdir=tmp_path)[0] == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_setting_of_a_metric_can_be_changed_and_misspelt():
+    assert config_of("metrics=turning", "metric.turning.num_seeds=3")["metric"]["turning"]["num_seeds"] == 3
+    with pytest.raises(ConfigError, match=r"did you mean metric\.turning\.num_seeds"):
+        config_of("metrics=turning", "metric.turning.num_seds=3")
 
 
 def test_an_outdir_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture):

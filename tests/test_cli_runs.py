@@ -27,11 +27,11 @@ def test_a_run_folder_holds_the_resolved_configuration(tmp_path: Path):
     code, trainer = run(f"data={data}", "desc=first try", "batch=8", outdir=out)
     ((config, dataset, folder),) = trainer.calls
     assert code == 0
-    assert folder == out / "00000-stylegan2-my_data__v1___x_y-gpus1-batch8-gamma0.0064-first_try"
+    assert folder == out / "00000-stylegan2-my_data__v1___x_y-gpus1-batch8-gamma0.0256-first_try"
     assert (dataset.resolution, len(dataset)) == (16, 4)
     assert config["data"] == str(data)
     assert config["dataset"]["resolution"] == config["nets"]["D"]["img_resolution"] == 16
-    assert config["gamma"] == config["phases"]["Dreg"]["terms"]["r1"]["gamma"] == pytest.approx(0.0002 * 16**2 / 8)
+    assert config["gamma"] == config["phases"]["Dreg"]["terms"]["r1"]["gamma"] == pytest.approx(4 * 0.0002 * 16**2 / 8)
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved == config == json.loads(json.dumps(config))  # plain values, also as a snapshot's metadata
     assert (folder / "command.txt").read_text().startswith("python run_train.py model=stylegan2 'outdir=")
@@ -72,7 +72,7 @@ def test_changes_of_the_mathematics_are_refused_with_the_list(tmp_path: Path, ca
     assert main([f"resume_run={folder}", "spec=paper256", "gamma=3", "seed=7", "kimg=9"], trainer) == 2
     told = capsys.readouterr().err
     assert "spec tiny -> paper256" in told
-    assert "gamma 0.0128 -> 3" in told
+    assert "gamma 0.0512 -> 3" in told
     assert "seed" not in told
     assert "kimg" not in told
     assert trainer.calls == []

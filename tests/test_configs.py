@@ -195,7 +195,7 @@ def test_a_spec_on_the_line_beats_the_models_own():
     assert config_of("model=eg3d_ffhq", resolution=512)["spec"]["name"] == "eg3d"
     config = config_of("model=eg3d_afhq", "spec=tiny")
     assert (config["spec"]["name"], config["batch"]) == ("tiny", 16)
-    assert config["gamma"] == pytest.approx(0.0002 * 32**2 / 16)
+    assert config["gamma"] == pytest.approx(4 * 0.0002 * 32**2 / 16)
     assert config_of("model=eg3d_afhq", "spec.gamma=3", resolution=512)["gamma"] == 3
     assert config_of("model=eg3d_afhq", "gamma=2", resolution=512)["gamma"] == 2
 

@@ -20,11 +20,16 @@ RUN = [*TINY, "batch_gpu=4", "kimg=0.16", "tick=0.032", "snap=2", "imgsnap=100",
 
 
 def start(*words: str) -> subprocess.Popen:
+    return launch("run_train.py", *words)
+
+
+def launch(*command: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "run_train.py", *words]
+    environment.pop("PYTHONUNBUFFERED", None)  # a pipe must see every line without it
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
@@ -58,7 +63,7 @@ def assert_same(one: object, other: object, where: str = "state") -> None:
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), where  # type: ignore[attr-defined]
         for key in one:
-            if key not in ("elapsed", "stats_offset"):
+            if key not in ("elapsed", "lengths"):
                 assert_same(one[key], other[key], f"{where}.{key}")  # type: ignore[index]
     elif isinstance(one, (list, tuple)):
         assert len(one) == len(other), where  # type: ignore[arg-type]
@@ -117,6 +122,42 @@ def stopped_by(number: signal.Signals, outdir: Path) -> Path:
     (folder,) = outdir.glob("0*")
     assert 0 < iterations(folder) < 20
     return folder
+
+
+KILLED_IN_A_WRITE = """
+import os, runpy, signal, sys
+sync, states = os.fsync, 0
+def fsync(handle):
+    global states
+    states += os.readlink(f"/proc/self/fd/{handle}").rpartition("/")[2].startswith(".draft-state.")
+    if states == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(handle)
+os.fsync, sys.argv[0] = fsync, "run_train.py"
+runpy.run_path("run_train.py", run_name="__main__")
+"""
+
+
+def test_killed_inside_the_writing_of_a_state_it_goes_on_from_the_one_before(whole: Path, tmp_path: Path):
+    finish(launch("-c", KILLED_IN_A_WRITE, *RUN, f"outdir={tmp_path}"), -signal.SIGKILL)
+    (folder,) = tmp_path.iterdir()
+    assert iterations(folder) == 4
+    assert len(list(folder.glob(".draft-state.*"))) == 1
+    finish(start(f"resume_run={folder}"))
+    assert_same_run(folder, whole)
+    assert not list(folder.rglob(".draft-*"))
+
+
+def test_killed_before_its_first_state_it_starts_again(whole: Path, tmp_path: Path):
+    code = KILLED_IN_A_WRITE.replace("states == 5", "states == 1")
+    words = [word for word in RUN if not word.startswith("save_every")]
+    finish(launch("-c", code, *words, f"outdir={tmp_path}"), -signal.SIGKILL)
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "state.pt").exists()
+    assert len(logged(folder)) > 1
+    said = finish(start(f"resume_run={folder}", "save_every=1e-9"))
+    assert "it starts from its beginning" in said
+    assert_same_run(folder, whole)
 
 
 def test_sigterm_saves_first_and_the_run_goes_on_the_same(whole: Path, tmp_path: Path):

@@ -1,7 +1,8 @@
 """Run folders appear whole or not at all, and their numbers are never given twice."""
 
-import errno
 import io
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dnnlib.errors import ConfigError
-from dnnlib.log import Tee, tee
-from dnnlib.rundir import create_run, find_run, run_name
+from dnnlib.log import Log, Tee, tee
+from dnnlib.rundir import create_run, find_run, owned, run_name
 
 FILES = {"config.yaml": "seed: 0\n", "command.txt": "python run_train.py\n"}
 
@@ -98,16 +99,52 @@ def test_what_is_teed_reaches_the_terminal_unchanged(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out == "\ra\rb"
 
 
-def test_a_full_disk_ends_the_log_and_nothing_else():
-    class Full(io.StringIO):
-        name = "log.txt"
+def test_a_full_disk_ends_the_log_and_nothing_else(capsys: pytest.CaptureFixture):
+    with tee("/dev/full") as log:
+        for i in range(3):
+            print(f"line {i}")
+        print("a traceback", file=log)
+    said = capsys.readouterr()
+    assert said.out == "line 0\nline 1\nline 2\n"
+    assert said.err == "/dev/full cannot be written any more: No space left on device\n"
 
-        def write(self, text: str) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
 
-    terminal = io.StringIO()
-    stream = Tee(terminal, Full())
-    for i in range(3):
-        print(f"line {i}", file=stream)
-    warning = "log.txt cannot be written any more: No space left on device\n"
-    assert terminal.getvalue().replace(warning, "", 1) == "line 0\nline 1\nline 2\n"
+def test_lines_reach_a_pipe_when_they_are_said(tmp_path: Path):
+    stream = io.TextIOWrapper(io.BufferedWriter(raw := io.FileIO(tmp_path / "pipe", "w"), 10_000))
+    print("tick 1", file=Tee(stream, Log(tmp_path / "log.txt", stream)))
+    assert (tmp_path / "pipe").read_text() == "tick 1\n"
+    assert not raw.closed
+
+
+OWNER = """
+import os, pathlib, sys, time
+from dnnlib.rundir import owned
+with owned(pathlib.Path(sys.argv[1])):
+    worker = os.fork()  # a data worker inherits what is open
+    if not worker:
+        time.sleep(60)
+    print(worker)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_keeps_others_out_and_dies_with_its_owner_alone(tmp_path: Path):
+    command = [sys.executable, "-u", "-c", OWNER, str(tmp_path)]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    worker = int(owner.stdout.readline())
+    with pytest.raises(ConfigError, match=rf"is being trained by process {owner.pid} on "), owned(tmp_path):
+        pass
+    owner.kill()
+    owner.wait()
+    try:
+        with owned(tmp_path):
+            os.kill(worker, 0)  # it still lives
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        owner.stdout.close()
+
+
+def test_a_run_folder_that_cannot_be_locked_is_told(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"run folder .* cannot be written"), owned(tmp_path / "nowhere"):
+        pass

@@ -10,7 +10,7 @@ from training.setup import build_run
 
 def test_lazy_regularisation_corrects_the_optimisers_as_eg3d_does():
     """A phase every k iterations makes k + 1 steps in k: lr and betas get k / (k + 1)."""
-    config, _ = prepared([*TINY, "subset=100"])
+    config, _ = prepared([*TINY, "subset=100", "spec.glr=0.0025", "spec.dlr=0.002"])
     run, phases = build_run(config, torch.device("cpu"), None)
     assert {phase.name: phase.every for phase in phases} == {"Gmain": 1, "Greg": 4, "Dmain": 1, "Dreg": 16}
     (g,), (d,) = run.optimizers["G"].param_groups, run.optimizers["D"].param_groups
@@ -20,6 +20,6 @@ def test_lazy_regularisation_corrects_the_optimisers_as_eg3d_does():
 
 
 def test_without_the_regulariser_g_keeps_its_learning_rate():
-    config, _ = prepared([*TINY, "subset=100", "phases.Greg=null"])
+    config, _ = prepared([*TINY, "subset=100", "phases.Greg=null", "spec.glr=0.0025"])
     run, _ = build_run(config, torch.device("cpu"), None)
     assert run.optimizers["G"].param_groups[0]["lr"] == 0.0025

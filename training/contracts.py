@@ -4,7 +4,7 @@ Images are float [N, C, H, W] in [-1, 1]; label maps int64 [N, 1, H, W]; angles 
 Everything here is frozen. docs/contracts.md explains it with a toy model that the tests train.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -216,7 +216,10 @@ class Draw(Protocol):
 class Critic(Protocol):
     """How a discriminator looks at pictures: resizing, blur and augmentation belong to it."""
 
-    net: str  # name of the discriminator
+    @property
+    def net(self) -> str:
+        """Name of the discriminator."""
+        ...
 
     def real(self, batch: Batch, options: RenderOptions, nimg: int) -> GeneratorOutput:
         """The batch as if a generator had made it with these options."""
@@ -234,10 +237,3 @@ class Shot(Record):
     codes: Codes
     camera: Camera
     scene: Hashable = None  # equal for shots that show the same codes, so that their scene is built once
-
-
-@runtime_checkable
-class Program(Protocol):
-    """An iterator of shots that knows no model."""
-
-    def shots(self, codes: Sequence[Codes], rig: CameraRig) -> Iterator[Shot]: ...

@@ -5,78 +5,93 @@ from its state bit for bit.
 """
 
 import os
+import shlex
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dnnlib.errors import ConfigError, TrainingStopped
+from dnnlib.errors import TrainingStopped
+from dnnlib.rundir import METRICS_FILE, cut_back_to
 from torch_utils import distributed
+from torch_utils.devices import choose_device
 from torch_utils.images import depth_picture, save_grid
 from training.build import build, build_rig
-from training.contracts import CameraRig
+from training.contracts import CameraRig, SceneGenerator
 from training.data.loader import batches
-from training.measuring import METRICS_FILE, append_rows, forget_rows_after, measure
+from training.measuring import append_rows, measure
+from training.phases import Phase
 from training.programs.measured import MeasuredGenerator
-from training.reporting import Reporter
+from training.reporting import FULL, Reporter
 from training.setup import build_run
 from training.snapshot import SNAPSHOTS, save_snapshot
-from training.state import STATE_FILE, RunState
+from training.state import STATE_FILE, RunState, describe
 
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
     """Train what the resolved configuration says, in its run folder. Returns the exit code.
 
-    dataset is open already. A folder that holds a training state is continued from it.
+    dataset is open already. A folder that holds a training state is continued from it, any other from its beginning.
     """
     device = prepare_device(config)
     resuming = (folder / STATE_FILE).exists()
-    run, phases = build_run(config, device, None if resuming else config["resume"])
-    rig, world = build_rig(config), distributed.world()
-    offset, elapsed = run.load(folder) if resuming else (0, 0.0)
-    report = Reporter(folder, config["kimg"], device, elapsed)
-    report.cut_back(offset)
-    forget_rows_after(folder / METRICS_FILE, run.nimg)
-    keeper = Keeper(config, folder, run, report, rig, dataset, device)
-    if not resuming:
-        keeper.write_first_pictures()
+    with memory_in_words():
+        run, phases = build_run(config, device, None if resuming else config["resume"])
+        run.data = describe(dataset)
+        elapsed = run.load(folder) if resuming else 0.0
+        if not resuming:
+            cut_back_to(folder, {})
+        report = Reporter(folder, config["kimg"], device, elapsed)
+        keeper = Keeper(config, folder, run, report, build_rig(config), dataset, device)
+        if not resuming:
+            keeper.write_first_pictures()
+        report.begin(run.nimg)
+        try:
+            stopped_by = iterate(config, dataset, run, phases, keeper)
+        finally:
+            report.close()
+    if stopped_by:
+        again = shlex.join(["python", "run_train.py", f"resume_run={folder}"])
+        print(f"Stopped by {stopped_by.name}; continue with: {again}")
+        return 128 + stopped_by
+    keeper.say_goodbye()
+    return 0
+
+
+def iterate(
+    config: Mapping[str, Any], dataset: Any, run: RunState, phases: list[Phase], keeper: "Keeper"
+) -> signal.Signals | None:
+    """Train until kimg is reached or a signal asks to stop; the state is saved in either case. Returns the signal."""
     total = round(config["kimg"] * 1000)
     stream = batches(
-        dataset, batch=config["batch"], seed=config["seed"], start=run.nimg, rank=distributed.rank(), world=world,
-        workers=config["workers"], device=device,
+        dataset, batch=config["batch"], seed=config["seed"], start=run.nimg, rank=distributed.rank(),
+        world=distributed.world(), workers=config["workers"], device=keeper.device,
     )  # fmt: skip
-    report.begin(run.nimg)
     with caught_signals() as caught:
         while run.nimg < total:
             batch = next(stream)
             for phase in phases:
                 if run.iteration % phase.every == 0:
-                    try:
-                        run.runner.run(phase, batch, run.nimg, run.collector.report)
-                    except torch.OutOfMemoryError as error:
-                        raise out_of_memory(error) from error
+                    run.runner.run(phase, batch, run.nimg, run.collector.report)
             for followed, rule, slow in run.averages.values():
                 rule.update(slow, run.nets[followed], run.nimg, config["batch"], run.iteration)
             run.nimg += config["batch"]
             run.iteration += 1
-            report.advance(run.nimg, config["batch"])
+            keeper.report.advance(run.nimg, config["batch"])
             done = run.nimg >= total
             if done or run.iteration == 1 or run.nimg >= run.tick_nimg + config["tick"] * 1000:
                 keeper.tick(done)
             keeper.save_if_due(force=done or bool(caught))
             if caught and not done:
-                print(f"Stopped by {signal.Signals(caught[0]).name}; continue with: {keeper.resume_command}")
-                report.close()
-                return 128 + caught[0]
-    report.close()
-    keeper.say_goodbye()
-    return 0
+                return signal.Signals(caught[0])
+    return None
 
 
 class Keeper:
@@ -90,7 +105,6 @@ class Keeper:
         self.rig, self.dataset, self.device = rig, dataset, device
         self.samples = build(config["samples"], where="samples") if config.get("samples") else None
         self.saved_at = time.time()
-        self.resume_command = f"python run_train.py resume_run={folder}"
 
     def write_first_pictures(self) -> None:
         if self.samples is not None:
@@ -99,6 +113,12 @@ class Keeper:
             images = torch.stack([torch.as_tensor(image) for image in reals]).float() / 127.5 - 1
             save_grid(images, self.folder / "reals.png", columns=self.samples.columns)
             self.write_samples()
+
+    def label(self) -> str:
+        """What files of this moment are called: thousands of images, with decimals where a tick may end within one."""
+        nimg, config = self.run.nimg, self.config
+        whole = config["tick"] >= 1 and float(config["kimg"]).is_integer()
+        return f"{nimg // 1000:06d}" if whole else f"{nimg // 1000:06d}.{nimg % 1000:03d}"
 
     def write_samples(self) -> None:
         """fakes%06d.png: the latents of this run, at its averaged weights."""
@@ -110,7 +130,7 @@ class Keeper:
         for name, images in pictures.items():
             part = {"image": "", "image_raw": "_raw"}.get(name, f"_{name}")
             shown = depth_picture(images) if name == "depth" else images
-            save_grid(shown, self.folder / f"fakes{self.run.nimg // 1000:06d}{part}.png", columns=self.samples.columns)
+            save_grid(shown, self.folder / f"fakes{self.label()}{part}.png", columns=self.samples.columns)
 
     def tick(self, done: bool) -> None:
         run = self.run
@@ -118,11 +138,11 @@ class Keeper:
         run.tick, run.tick_nimg = run.tick + 1, run.nimg
         if distributed.rank():
             return
-        if done or (run.tick - 1) % self.config["imgsnap"] == 0:
+        if done or (run.tick > 1 and (run.tick - 1) % self.config["imgsnap"] == 0):
             self.write_samples()
         if done or (run.tick > 1 and (run.tick - 1) % self.config["snap"] == 0):
             nets = {**run.nets, **{name: slow for name, (_, _, slow) in run.averages.items()}}
-            path = self.folder / SNAPSHOTS / f"{run.nimg // 1000:06d}.safetensors"
+            path = self.folder / SNAPSHOTS / f"{self.label()}.safetensors"
             save_snapshot(path, nets, self.config, run.nimg)
             self.measure(nets)
             self.save_if_due(force=True)
@@ -136,21 +156,22 @@ class Keeper:
         measured = MeasuredGenerator(G=G, rig=self.rig, data=self.dataset, options=options, device=self.device)
         facts = {"nimg": self.run.nimg, "data": self.dataset.name, "seed": measured.seed}
         rows = list(measure(self.config["metric"], measured, facts))
-        append_rows(self.folder / METRICS_FILE, rows)
+        append_rows(self.folder / METRICS_FILE, rows, *FULL)
         for row in rows:
             print(f"{row['metric']}: " + "  ".join(f"{name} {value:.4g}" for name, value in row["results"].items()))
 
     def save_if_due(self, force: bool) -> None:
         if not distributed.rank() and (force or time.time() >= self.saved_at + self.config["save_every"] * 60):
-            self.run.save(self.folder, self.report.offset(), self.report.elapsed)
+            self.run.save(self.folder, self.report.elapsed)
             self.saved_at = time.time()
 
     def say_goodbye(self) -> None:
         print(f"\nTrained for {self.run.nimg / 1000:g} thousand images. Everything is in {self.folder}")
         if self.samples is not None:
-            print(
-                f"Render it: python generate.py --outdir=out --seeds=0-7 --network={self.folder} --render-program=orbit"
-            )
+            nets = {**self.run.nets, **{name: slow for name, (_, _, slow) in self.run.averages.items()}}
+            film = ["--render-program=orbit"] if isinstance(nets[self.samples.net], SceneGenerator) else []
+            words = ["--outdir=out", "--seeds=0-7", f"--network={self.folder}", *film]
+            print(f"Render it: {shlex.join(['python', 'generate.py', *words])}")
 
 
 @contextmanager
@@ -173,12 +194,7 @@ def caught_signals():
 
 def prepare_device(config: Mapping[str, Any]) -> torch.device:
     """The device to train on, with the arithmetic the configuration asks for."""
-    name = config["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
+    device = choose_device(config["device"])
     torch.use_deterministic_algorithms(bool(config["deterministic"]), warn_only=False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(config["allow_tf32"])
     torch.backends.cudnn.benchmark = not config["nobench"] and not config["deterministic"]
@@ -187,9 +203,21 @@ def prepare_device(config: Mapping[str, Any]) -> torch.device:
     return device
 
 
-def out_of_memory(error: RuntimeError) -> TrainingStopped:
+@contextmanager
+def memory_in_words() -> Iterator[None]:
+    """Where memory runs out inside, of a GPU or of the machine, TrainingStopped says so."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY in str(error):
+            raise out_of_memory(error) from error
+        raise
+
+
+def out_of_memory(error: Exception) -> TrainingStopped:
     """The three knobs, instead of an allocator's report."""
+    what = (str(error).splitlines() or [type(error).__name__])[0].rpartition("DefaultCPUAllocator: ")[2]
     return TrainingStopped(
-        f"out of memory: {str(error).splitlines()[0]} Lower batch_gpu (the update stays the same), the rays of an "
-        "image (raw resolution or samples), or the channels (spec.channel_max)."
+        f"out of memory: {what.rstrip('.')}. Lower batch_gpu (the update stays the same), the rays of an image (raw "
+        "resolution or samples), or the channels (spec.channel_max)."
     )

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dnnlib.errors import UserError
+from dnnlib.errors import ConfigError, UserError
+from dnnlib.files import ADVICE, append
 from training.build import build
 from training.programs.measured import MeasuredGenerator
-
-METRICS_FILE = "metrics.jsonl"
 
 
 def measure(
@@ -34,14 +33,9 @@ def measure(
         yield {**row, "seconds": round(time.monotonic() - started, 1)}
 
 
-def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Add lines of JSON to a file."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def forget_rows_after(path: Path, nimg: int) -> None:
-    """Drop what a killed run had measured after its last state; it will be measured again."""
-    if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["nimg"] <= nimg]
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+def append_rows(
+    path: Path, rows: list[dict[str, Any]], error: type[UserError] = ConfigError, advice: str = ADVICE
+) -> None:
+    """Add lines of JSON to a file. Raises `error` with the advice if it cannot be written."""
+    if rows:
+        append(path, "".join(json.dumps(row) + "\n" for row in rows).encode(), error, advice)

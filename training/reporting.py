@@ -1,7 +1,9 @@
 """What a run tells people: a header, a line a tick, a bar on a terminal, stats.jsonl and TensorBoard events."""
 
+import io
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +12,11 @@ from typing import Any
 
 import torch
 
+from dnnlib.errors import TrainingStopped
+from dnnlib.files import append
+from dnnlib.rundir import STATS_FILE
+
+FULL = (TrainingStopped, "the training state is unchanged: free some space, then go on with resume_run")
 HEADER = f"{'kimg':>8}  {'elapsed':>9}  {'to go':>9}  {'s/kimg':>7}  {'img/s':>6}  {'memory GB':>9}  losses"
 
 
@@ -34,34 +41,29 @@ def memory_gb(device: torch.device) -> float:
 
 
 class Reporter:
-    """Writes the statistics of a run. Everything that depends on the clock stands under "time"."""
+    """Writes the statistics of a run. Everything that depends on the clock stands under "time".
+
+    Raises TrainingStopped when a file cannot be written.
+    """
 
     def __init__(self, folder: Path, total_kimg: float, device: torch.device, elapsed: float = 0.0) -> None:
         self.folder, self.total_kimg, self.device = folder, total_kimg, device
         self.started = time.time() - elapsed
         self.tick_time, self.tick_nimg = time.time(), -1
-        self.stats = open(folder / "stats.jsonl", "ab")  # noqa: SIM115
-        self._events: Any = None
+        self._events: Events | None = None
         self._bar = None
 
     @property
     def elapsed(self) -> float:
         return time.time() - self.started
 
-    def offset(self) -> int:
-        """Bytes of stats.jsonl that are safely on disk."""
-        self.stats.flush()
-        os.fsync(self.stats.fileno())
-        return self.stats.tell()
-
-    def cut_back(self, offset: int) -> None:
-        """Forget the lines that a killed run wrote after its last state."""
-        self.stats.truncate(offset)
-        self.stats.seek(0, os.SEEK_END)
-
     def begin(self, nimg: int) -> None:
         print(HEADER)
         self.tick_time, self.tick_nimg = time.time(), nimg
+        try:
+            self._events = Events(self.folder, nimg)
+        except ImportError:
+            print("TensorBoard is not installed, so no event file is written: pip install tensorboard")
 
     def advance(self, nimg: int, batch: int) -> None:
         """Move the bar, if there is a terminal to draw it on."""
@@ -84,8 +86,6 @@ class Reporter:
         memory = memory_gb(self.device)
         times = {"elapsed": self.elapsed, "s_per_kimg": pace, "memory_gb": memory, "timestamp": now}
         line = {"nimg": nimg, "tick": tick, "stats": statistics, "time": times}
-        self.stats.write(json.dumps(line).encode() + b"\n")
-        self.stats.flush()
         losses = "  ".join(f"{name.removeprefix('loss/')} {s['mean']:.3f}" for name, s in statistics.items())
         if self._bar is not None:
             self._bar.clear()
@@ -93,26 +93,42 @@ class Reporter:
             f"{nimg / 1000:8.1f}  {clock(self.elapsed):>9}  {clock(to_go):>9}  {pace:7.2f}  {1000 / pace:6.1f}  "
             f"{memory:9.2f}  {losses}"
         )
-        self._write_events(nimg, statistics, times)
-
-    def _write_events(self, nimg: int, statistics: Mapping[str, Mapping[str, float]], times: dict[str, Any]) -> None:
-        if self._events is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                print("TensorBoard is not installed, so no event file is written: pip install tensorboard")
-                self._events = False
-                return
-            self._events = SummaryWriter(str(self.folder), purge_step=nimg)
-        if self._events:
-            for name, s in statistics.items():
-                self._events.add_scalar(name, s["mean"], nimg)
-            self._events.add_scalar("speed/s_per_kimg", times["s_per_kimg"], nimg)
-            self._events.flush()
+        append(self.folder / STATS_FILE, json.dumps(line).encode() + b"\n", *FULL)
+        if self._events is not None:
+            means = {name: s["mean"] for name, s in statistics.items()}
+            self._events.add(nimg, {**means, "speed/s_per_kimg": pace})
 
     def close(self) -> None:
-        self.stats.close()
         if self._bar is not None:
             self._bar.close()
-        if self._events:
-            self._events.close()
+
+
+class Events:
+    """The event file that TensorBoard reads; one for every start of a run.
+
+    TensorBoard's own writer leaves the disk to a thread, which dies with a traceback when it is full; this one writes
+    at once. Raises ImportError without TensorBoard.
+    """
+
+    def __init__(self, folder: Path, nimg: int) -> None:
+        """nimg: images seen; what an earlier start has written of later ones is forgotten by TensorBoard."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
+
+        self._event, self._summary = Event, Summary
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / name
+        self._write(file_version="brain.Event:2")
+        self._write(step=nimg + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, nimg: int, values: Mapping[str, float]) -> None:
+        """One point of every curve."""
+        points = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=nimg, summary=self._summary(value=points))
+
+    def _write(self, **what: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(self._event(wall_time=time.time(), **what).SerializeToString())
+        append(self.path, record.getvalue(), *FULL)

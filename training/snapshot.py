@@ -1,9 +1,11 @@
 """Networks on disk. A snapshot is one safetensors file: the weights, and as metadata the configuration to rebuild them.
 
-Nothing in it is executable: build() makes only classes of this project, and weights are loaded strictly.
+Nothing in it is executable or believed: only networks and what they are made of are built, of the size that the weights
+in the file have, and weights are loaded strictly.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +13,21 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
-from dnnlib.errors import CheckpointError
+from dnnlib.errors import CheckpointError, UserError
+from dnnlib.hints import fits
+from dnnlib.limits import check_numbers
+from dnnlib.rundir import run_number
 from torch_utils.checkpoint import write_whole
-from training.build import build
+from torch_utils.ema import WeightAverage
+from training.build import blaming, build_net, build_rig
 from training.contracts import CameraRig
 
 FORMAT = "parallax-snapshot-1"
 SNAPSHOTS = "snapshots"  # folder of a run
+KIMG = re.compile(r"\d+(\.\d+)?")  # snapshots are called by thousands of images
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,55 @@ def read_snapshot(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
     for name, tensor in tensors.items():
         net, _, key = name.partition("/")
         states.setdefault(net, {})[key] = tensor
-    return states, json.loads(metadata["config"]), int(metadata["nimg"])
+    try:
+        config, nimg = json.loads(metadata.get("config", "")), int(metadata.get("nimg", ""))
+        _check_description(config)
+    except (ValueError, RecursionError, UserError) as error:
+        raise CheckpointError(f"{path} does not describe its networks as snapshots of ours do: {error}") from error
+    return states, config, nimg
+
+
+def _check_description(config: Any) -> None:
+    """Raises ValueError or ConfigError unless a snapshot's configuration has the form that opening it relies on."""
+    if not isinstance(config, dict):
+        raise ValueError("its configuration is no mapping")
+    parts = {"emas": config.get("emas") or {}, **{key: config.get(key) for key in ("nets", "rig", "dataset")}}
+    for key, node in parts.items():
+        if not isinstance(node, dict):
+            raise ValueError(f"{key} is no mapping")
+    if not fits(parts["dataset"].get("label_dim"), int | None):
+        raise ValueError("dataset.label_dim is no whole number")
+    check_numbers(parts, "")
+    averages_of("", config)
+
+
+def averages_of(net: str, config: Mapping[str, Any]) -> list[str]:
+    """The averages that follow a network, the slowest first: the one that keeps most of itself in a late step."""
+    late, batch = 10**12, config.get("batch", 1)
+    kept = {}
+    for name, entry in (config.get("emas") or {}).items():
+        with blaming(f"emas.{name}"):
+            rule = WeightAverage(**{key: value for key, value in entry.items() if key != "net"})
+            kept.setdefault(entry["net"], []).append((rule.beta(late, batch, late), name))
+    return [name for _, name in sorted(kept.get(net, []), key=lambda pair: -pair[0])]
+
+
+def _rebuilt(node: Any, state: Mapping[str, Tensor], where: str) -> nn.Module:
+    """The network of a node with these weights. It takes no memory before it is known to have their shapes."""
+    with torch.device("meta"):
+        _check_shapes(build_net(node, where), state, where)
+    net = build_net(node, where)
+    net.load_state_dict(dict(state))
+    return net
 
 
 def load_strictly(net: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Load every tensor into its place. Raises CheckpointError naming what is missing, unknown or of another shape."""
+    _check_shapes(net, state, where)
+    net.load_state_dict(dict(state))
+
+
+def _check_shapes(net: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     places = net.state_dict()
     problems = [f"{k} is missing" for k in places.keys() - state.keys()]
     problems += [f"{k} is unknown" for k in state.keys() - places.keys()]
@@ -77,7 +129,6 @@ def load_strictly(net: nn.Module, state: Mapping[str, Tensor], where: str) -> No
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{where} belongs to another network: {'; '.join(sorted(problems)[:3])}{more}")
-    net.load_state_dict(dict(state))
 
 
 def find_snapshot(path: str | Path) -> Path:
@@ -87,11 +138,16 @@ def find_snapshot(path: str | Path) -> Path:
         return path
     if not path.exists():
         raise CheckpointError(f"there is no file or folder {path.absolute()}")
-    found = sorted([*path.glob(f"{SNAPSHOTS}/*.safetensors"), *path.glob("*.safetensors")])
-    found = found or sorted(path.glob(f"[0-9]*-*/{SNAPSHOTS}/*.safetensors"))
+    found = [*path.glob(f"{SNAPSHOTS}/[!.]*.safetensors"), *path.glob("[!.]*.safetensors")]
+    found = found or [*path.glob(f"[0-9]*-*/{SNAPSHOTS}/[!.]*.safetensors")]
     if not found:
         raise CheckpointError(f"{path.absolute()} holds no snapshot yet (looked for {SNAPSHOTS}/*.safetensors)")
-    return found[-1]
+    return max(found, key=_age)
+
+
+def _age(file: Path) -> tuple[int, float, str]:
+    """What grows with time: the run's number, then the thousands of images in the file's name."""
+    return run_number(file.parent.parent), float(file.stem) if KIMG.fullmatch(file.stem) else -1.0, str(file)
 
 
 def open_network(path: str | Path, device: str = "cpu", net: str = "G") -> OpenedNetwork:
@@ -101,12 +157,11 @@ def open_network(path: str | Path, device: str = "cpu", net: str = "G") -> Opene
     """
     file = find_snapshot(path)
     states, config, nimg = read_snapshot(file)
-    averages = [name for name, average in (config.get("emas") or {}).items() if average["net"] == net]
-    weights = next((name for name in [*averages, net] if name in states), None)
-    if weights is None or net not in config.get("nets", {}):
+    weights = next((name for name in [*averages_of(net, config), net] if name in states), None)
+    if weights is None or net not in config["nets"]:
         raise CheckpointError(f"{file} holds no network {net}: it has {', '.join(sorted(states))}")
-    G = build(config["nets"][net], where=f"nets.{net}")
-    load_strictly(G, states[weights], f"{file}: {weights}")
-    G = G.eval().requires_grad_(False).to(device)
-    rig = build(config["rig"], where="rig")
-    return OpenedNetwork(G, rig, config, nimg)
+    try:
+        G, rig = _rebuilt(config["nets"][net], states[weights], f"nets.{net}"), build_rig(config)
+    except (UserError, RecursionError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return OpenedNetwork(G.eval().requires_grad_(False).to(device), rig, config, nimg)

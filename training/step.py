@@ -107,6 +107,7 @@ class Term(Protocol):
     A term with a true `differentiates_images` gets real images that are leaves.
     """
 
-    group: str
+    @property
+    def group(self) -> str: ...
 
     def __call__(self, step: Step) -> Tensor | tuple[Tensor, Tensor]: ...

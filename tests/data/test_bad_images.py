@@ -1,6 +1,7 @@
 """What is wrong with a zip or folder is told in one sentence that names file and entry."""
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -46,6 +47,12 @@ def test_missing_path(tmp_path):
 
 def test_not_a_zip(tmp_path):
     (tmp_path / "x.zip").write_text("no zip")
+    told(tmp_path / "x.zip", "x.zip", "no zip")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "x.zip")
+    monkeypatch.setattr("zipfile.is_zipfile", lambda _: pytest.fail("it would wait here for ever"))
     told(tmp_path / "x.zip", "x.zip", "no zip")
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import sys
 import tarfile
@@ -123,7 +124,9 @@ def test_sources_that_make_no_data_set_are_told(tmp_path, entries, word):
 @pytest.mark.parametrize(
     ("options", "word"),
     [(["--transform=center-crop"], "--resolution"), (["--resolution=8x8", "--width=8"], "one of them"),
-     (["--resolution=8"], "WIDTHxHEIGHT"), (["--source=/nowhere"], "does not exist")],
+     (["--resolution=8"], "WIDTHxHEIGHT"), (["--resolution=99999x8"], "width=99999 must be"),
+     (["--height=1000000000"], "height=1000000000 must be a whole number"), (["--dest="], "names no place"),
+     (["--source=/nowhere"], "does not exist")],
 )  # fmt: skip
 def test_wrong_options_are_told(tmp_path, options, word):
     done = app(
@@ -209,6 +212,9 @@ def test_classes_are_folders_sorted_by_name(tmp_path):
     assert listed == {"labels": [["cat/x/a.png", 0], ["dog/c.jpg", 1], ["wild/b.png", 2]]}
     (tmp_path / "s/d.png").unlink()
     assert open_dataset(source, cond=True).label_dim == 3
+    done = app("dataset_labels", f"--source={source}", f"--out={tmp_path}/s/cat/x/a.png/dataset.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: cannot write .*a\.png/dataset\.json: .*\n", done.stderr)
 
 
 def test_small_images_can_be_left_out(tmp_path):

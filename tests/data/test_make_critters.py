@@ -66,6 +66,25 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         write_critters(Critters(resolution=8, size=1), f"{tmp_path}/file/c.zip", {}, "class", 0, quietly)
 
 
+@pytest.mark.parametrize(
+    ("dest", "maps"),
+    [("c.zip", "c.zip"), ("c", "c"), ("c", "x/../c"), ("c", "c/maps"), ("c/pictures.zip", "c"), ("", "c"), ("c", "")],
+)
+def test_pictures_and_maps_in_one_place_are_refused(tmp_path, monkeypatch, dest, maps):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(DataError, match=r"give each a place of its own|names no place"):
+        write_critters(Critters(resolution=8, size=1), dest, {"labels": maps}, "class", 0, quietly)
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_huge_size_is_one_sentence(tmp_path):
+    done = app("make_critters", f"--dest={tmp_path}/c.zip", "--resolution=1000000000", "--num=1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: critters.resolution=1000000000 must be a whole number from 1 to 8192.\n"
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["make_critters", "dataset_tool", "dataset_labels"])
 def test_help_comes_without_torch(name):
     code = f"""

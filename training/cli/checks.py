@@ -11,18 +11,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from dnnlib.errors import ConfigError, DataError
 from dnnlib.hints import fits, in_words
+from dnnlib.limits import check_numbers
+from dnnlib.options import nearest
 from torch_utils.devices import choose_device
-from training.build import build, build_nets, build_rig
+from training.build import blaming, build, build_nets, build_rig, check_arguments
 from training.cli.keys import HINTS
+from training.contracts import Generator
 from training.data.dataset import DataSet
-from training.setup import build_phases
+from training.phases import Phase, part_of
+from training.setup import build_averages, build_optimizers, build_phases
 from training.transfer import start_from_weights
 
-POSITIVE = ("batch", "batch_gpu", "gpus", "kimg", "tick", "snap", "imgsnap", "save_every", "max_bad_steps", "subset")
-AT_LEAST_ZERO = ("workers", "gamma", "seed", "freezed", "target", "p")
 NOT_YET: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> (values that work, what is missing)
     "aug": (("noaug",), "augmentation is not built yet"),
     "target": ((0.6,), "augmentation is not built yet"),
@@ -41,12 +44,7 @@ def check_line(config: Mapping[str, Any]) -> None:
     for key, hint in HINTS.items():
         if not fits(config[key], hint):
             raise ConfigError(f"{key}={config[key]}: expected {in_words(hint)}.")
-    for key in POSITIVE:
-        if config[key] is not None and config[key] <= 0:
-            raise ConfigError(f"{key}={config[key]} must be above 0.")
-    for key in AT_LEAST_ZERO:
-        if config[key] < 0:
-            raise ConfigError(f"{key}={config[key]} must not be negative.")
+    check_numbers(config, "")
     for key, (working, missing) in NOT_YET.items():
         if config[key] not in working:
             allowed = " or ".join(f"{key}={value}" for value in working if value not in (None, {}, []))
@@ -83,7 +81,15 @@ def check_data(config: Mapping[str, Any], dataset: DataSet) -> None:
     """The data have what the configuration wants of them."""
     if config["cond"] and not dataset.label_dim:
         raise DataError(f"cond=True, but {config['data']} has no class labels in its dataset.json.")
-    if (config.get("model") or {}).get("needs_cameras") and not dataset.has_cameras:
+    model = config.get("model") or {}
+    if model.get("needs_colours") and dataset.num_channels != 3:
+        raise DataError(
+            f"model={config['choices']['model']} makes pictures in colours, and those of {config['data']} are grey: "
+            "convert them to RGB, or train model=stylegan2, which takes them as they are."
+        )
+    if config["metrics"] and dataset.num_channels != 3:
+        raise DataError(f"metrics={config['metrics'][0]} looks at colours, and {config['data']} is grey: leave it out.")
+    if model.get("needs_cameras") and not dataset.has_cameras:
         raise DataError(
             f"model={config['choices']['model']} needs a camera for every image, and {config['data']} has none: its "
             'dataset.json must hold 25 numbers an image under "labels" or "cameras".'
@@ -92,19 +98,68 @@ def check_data(config: Mapping[str, Any], dataset: DataSet) -> None:
 
 def check_parts(config: Mapping[str, Any]) -> None:
     """Build all parts once, without memory for weights: every _target_ and argument is right, resume= fits."""
+    for key in ("nets", "optimizers", "phases"):
+        if not config[key]:
+            raise ConfigError(f"{key}={config[key] or 'null'}: there is nothing to train without {key}.")
     with torch.device("meta"):
         nets = build_nets(config)
     build_rig(config)
-    build_phases(config, nets)
+    phases = checked_phases(config, nets)
+    averages = {}
+    for name, entry in (config["emas"] or {}).items():
+        with blaming(f"emas.{name}"):
+            averages |= build_averages({"emas": {name: entry}}, nets)
     if config.get("samples"):
-        shown = build(config["samples"], where="samples").net
-        if shown not in nets and shown not in (config["emas"] or {}):
-            raise ConfigError(
-                f"samples.net={shown} is neither a network nor an average of one: give {', '.join(nets)}."
-            )
+        check_samples(config["samples"], nets, {name: followed for name, (followed, _, _) in averages.items()})
     if config["resume"]:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             start_from_weights(nets, config["resume"])
+    nets = with_small_weights(nets)
+    for name, entry in config["optimizers"].items():
+        with blaming(f"optimizers.{name}"):
+            made = build_optimizers({"optimizers": {name: entry}}, nets, phases)[0][name]
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ConfigError(f"optimizers.{name} is no optimiser but a {type(made).__name__}.")
+
+
+def checked_phases(config: Mapping[str, Any], nets: Mapping[str, nn.Module]) -> list[Phase]:
+    """The phases, each of which finds the nets and critics that it names."""
+    with blaming("phases"):
+        for name, entry in config["phases"].items():
+            if entry is not None:
+                check_arguments(Phase, entry, ("name", "critics"), f"phases.{name}")
+        phases = build_phases(config, nets)
+    for phase in phases:
+        if not phase.nets:
+            raise ConfigError(f"phases.{phase.name}.nets=[] trains nothing: phases.{phase.name}=null drops the phase.")
+        for name in phase.nets:
+            with blaming(f"phases.{phase.name}.nets"):
+                part_of(nets, name)
+        named = [(f"critics.{name}", critic) for name, critic in phase.critics.items()]
+        named += [(f"phases.{phase.name}.terms.{name}", term) for name, term in phase.terms.items()]
+        for where, part in named:
+            for key, known in (("critic", phase.critics), ("net", nets)):
+                if (asked := getattr(part, key, None)) is not None and asked not in known:
+                    raise ConfigError(f"{where}.{key}={asked}: there is no such {key}{nearest(asked, known)}")
+    return phases
+
+
+def check_samples(node: Mapping[str, Any], nets: Mapping[str, nn.Module], follows: Mapping[str, str]) -> None:
+    """The pictures of progress are made by a net, or an average, that makes pictures."""
+    with blaming("samples"):
+        shown = build(node, where="samples").net
+    if shown not in nets and shown not in follows:
+        raise ConfigError(f"samples.net={shown} is neither a network nor an average of one: give {', '.join(nets)}.")
+    if not isinstance(nets[follows.get(shown, shown)], Generator):
+        raise ConfigError(f"samples.net={shown} makes no pictures: give a generator, or samples=null for none.")
+
+
+def with_small_weights(nets: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]:
+    """The same nets with a single number, on the CPU, for every weight: enough for optimisers to be made."""
+    for module in (module for net in nets.values() for module in net.modules()):
+        for name, weight in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.zeros(()), weight.requires_grad))
+    return nets
 
 
 def check(config: Mapping[str, Any], dataset: DataSet) -> None:

@@ -18,23 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dnnlib.errors import ConfigError
 from dnnlib.hints import fits, in_words
+from dnnlib.limits import check_numbers
 from dnnlib.options import nearest
 from training.cli.formulas import FORMULAS
 from training.cli.keys import CONFIGS, ELSEWHERE, HINTS, groups, top_level_keys
 
-OPEN_NODES = (
-    "nets",
-    "optimizers",
-    "emas",
-    "critics",
-    "phases",
-    "dataset",
-    "augment",
-    "metric",
-    "samples",
-    "rig",
-    "init",
-)
+OPEN_NODES = ("nets", "optimizers", "emas", "critics", "phases", "dataset", "samples", "rig", "init")
 DATA_KEYS = ("data", "labels", "cond", "mirror", "subset", "dataset")
 
 
@@ -49,24 +38,21 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     for override in parsed:
         if override.key_or_group in ELSEWHERE:
             raise ConfigError(f"{override.key_or_group}= cannot be chosen here: {ELSEWHERE[override.key_or_group]}.")
+        if override.is_delete() and "." not in override.key_or_group:
+            raise ConfigError(f"~{override.key_or_group} leaves a hole: only settings with dots can be taken away.")
     chosen = [o for o in parsed if o.key_or_group in known and o.package is None]
     for override in chosen:
         _check_choice(override, known[override.key_or_group])
-    config = _compose([o.input_line or "" for o in chosen])
+    words = [o.input_line or "" for o in chosen]
+    reference = _compose(words)
+    measured = _metrics(parsed, reference)
+    if measured:
+        reference = _compose([*words, *measured])
     others = [o for o in parsed if o not in chosen]
     for override in others:
         if override.package is None:
-            _check_key(override, config)
-    if others:
-        config = _compose(list(overrides))
-    metrics = OmegaConf.select(config, "metrics") or []
-    measurable = groups(["metric"])["metric"]
-    unknown = [name for name in metrics if name not in measurable]
-    if unknown:
-        raise ConfigError(f"metrics={unknown[0]}: there is no such metric{nearest(unknown[0], measurable)}")
-    if metrics:
-        config = _compose([*overrides, *(f"+metric@metric.{name}={name}" for name in metrics)])
-    return config
+            _check_key(override, reference)
+    return _compose([*overrides, *measured]) if others else reference
 
 
 def resolved(config: DictConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +87,17 @@ def typed_keys(overrides: Sequence[str]) -> dict[str, Any]:
     return {o.key_or_group: o.value() for o in map(_parsed, overrides) if not o.is_delete()}
 
 
+def _metrics(parsed: Sequence[Override], reference: DictConfig) -> list[str]:
+    """The words that add the settings of every metric that is asked for."""
+    asked: Any = next((o.value() for o in parsed if o.key_or_group == "metrics"), reference.metrics)
+    names = list(dict.fromkeys(map(str, asked or [])))
+    known = groups(["metric"])["metric"]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"metrics={unknown[0]}: there is no such metric{nearest(unknown[0], known)}")
+    return [f"+metric@metric.{name}={name}" for name in names]
+
+
 def _compose(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -118,7 +115,7 @@ def _compose(overrides: list[str]) -> DictConfig:
 def _parsed(word: str) -> Override:
     try:
         override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
         key, _, value = word.partition("=")
         why = _first_line(error).partition(" expecting")[0]
         raise ConfigError(
@@ -131,13 +128,11 @@ def _parsed(word: str) -> Override:
 
 
 def _check_choice(override: Override, choices: list[str]) -> None:
-    values = override.value()
-    for value in values if isinstance(values, list) else [values]:
-        if value is not None and str(value) not in choices:
-            shown = override.key_or_group
-            close = difflib.get_close_matches(str(value), choices, n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else "."
-            raise ConfigError(f"{shown}={value}: there is no such {shown}{hint} There are: {', '.join(choices)}.")
+    shown, value = override.key_or_group, override.get_value_string()
+    if override.value() not in choices:
+        close = difflib.get_close_matches(value, choices, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        raise ConfigError(f"{shown}={value}: there is no such {shown}{hint} There are: {', '.join(choices)}.")
 
 
 def _check_key(override: Override, reference: DictConfig) -> None:
@@ -145,6 +140,9 @@ def _check_key(override: Override, reference: DictConfig) -> None:
     key = override.key_or_group
     if key.split(".")[0] == "hydra" or "/" in key:
         return
+    _check_own(key, reference)
+    if not override.is_delete():
+        check_numbers(override.value(), key)
     missing = object()
     try:
         default = OmegaConf.select(reference, key, default=missing)
@@ -161,6 +159,26 @@ def _check_key(override: Override, reference: DictConfig) -> None:
     hint = HINTS.get(key, _hint_of(default))
     if not fits(value, hint):
         raise ConfigError(f"{key}={value}: expected {in_words(hint)}.")
+    if OmegaConf.is_list(default) and not isinstance(value, list):
+        raise ConfigError(f"{key}={value}: expected a list such as {default}.")
+    if OmegaConf.is_dict(default) and not isinstance(value, dict | None):
+        raise ConfigError(f"{key}={value}: it holds settings; say {key}.NAME=VALUE.")
+
+
+def _check_own(key: str, reference: DictConfig) -> None:
+    """Raises ConfigError for a setting in a node that only follows another one, and names the place to set it."""
+    node, (*above, _) = reference, key.split(".")
+    for i, part in enumerate(above):
+        if part not in node:
+            return
+        if OmegaConf.is_interpolation(node, part):
+            text = OmegaConf.to_container(node, resolve=False)[part][2:-1]  # pyright: ignore
+            source = re.sub(r"\$\{([\w.]+)\}", lambda match: str(OmegaConf.select(reference, match[1])), text)
+            rest = ".".join(key.split(".")[i + 1 :])
+            raise ConfigError(f"{key} follows {source}.{rest}: set that one.")
+        node = OmegaConf.select(node, part)
+        if not OmegaConf.is_dict(node):
+            return
 
 
 def _hint_of(default: Any) -> Any:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dnnlib.errors import UserError
+from torch_utils.devices import choose_device
 from training.build import build_nets
 from training.contracts import Batch, Draws, Inputs
 from training.data.dataset import DataSet
@@ -79,12 +80,17 @@ def show(config: Mapping[str, Any], dataset: DataSet) -> None:
     print("\n".join(estimates(config, trace)))
 
 
-def traced(config: Mapping[str, Any], dataset: DataSet) -> Trace:
-    """Run every phase once, one micro-batch each: on the meta device, or where a phase looks at numbers on the CPU."""
+def traced(config: Mapping[str, Any], dataset: DataSet, only_outline: bool = False) -> Trace:
+    """Run every phase once, one micro-batch each: on the meta device, or where a phase looks at numbers on the CPU.
+
+    only_outline: raise the error of such a phase instead.
+    """
     batch = next(batches(dataset, batch=config["batch_gpu"]))
     try:
         return _traced(config, replace(batch.to("meta"), item=batch.item, pool=None))
     except (NotImplementedError, UserError):
+        if only_outline:
+            raise
         return _traced(config, batch)
 
 
@@ -127,20 +133,35 @@ def phase_line(phase: Phase) -> str:
     return f"{phase.name}: {losses}  (trains {', '.join(phase.nets)} {often})"
 
 
-def estimates(config: Mapping[str, Any], trace: Trace) -> list[str]:
-    """Memory and time, as far as they can be told before the first step."""
-    device = torch.device(config["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+def memory(config: Mapping[str, Any], trace: Trace) -> str:
+    """What training will hold, as far as it can be told before the first step."""
     trained = sum(4 * _count(net.parameters()) for net in trace.nets.values())
     kept = sum(4 * _count(slow.parameters()) for _, _, slow in build_averages(config, trace.nets).values())
     hungriest = max(trace.phases, key=lambda phase: trace.costs[phase.name].saved)
     activations = trace.costs[hungriest.name].saved
     total = 4 * trained + kept + activations
+    return (
+        f"Memory: about {_gb(total)} ({_gb(4 * trained + kept)} for weights, gradients, moments and averages; "
+        f"{_gb(activations)} for batch_gpu={config['batch_gpu']} in {hungriest.name})."
+    )
+
+
+def memory_line(config: Mapping[str, Any], dataset: DataSet) -> str:
+    """memory() for the header of a run: about a second, because no phase is run on the CPU instead."""
+    try:
+        return memory(config, traced(config, dataset, only_outline=True))
+    except (RuntimeError, UserError):
+        return "Memory: cannot be told before the first step."
+
+
+def estimates(config: Mapping[str, Any], trace: Trace) -> list[str]:
+    """Memory and time."""
+    device = choose_device(config["device"])
     parts = config["batch"] // config["batch_gpu"]
     per_image = sum(trace.costs[p.name].flops * parts / p.every for p in trace.phases) / config["batch"]
     per_kimg = per_image * 1000 / _speed(device) * MISSED / config["gpus"]
     return [
-        f"Memory: about {_gb(total)} ({_gb(4 * trained + kept)} for weights, gradients, moments and averages; "
-        f"{_gb(activations)} for batch_gpu={config['batch_gpu']} in {hungriest.name}).",
+        memory(config, trace),
         f"Arithmetic: {per_image / 1e9:.3g} GFLOP an image.",
         f"Time on {device}: very roughly {per_kimg:.3g} s for 1,000 images, {clock(per_kimg * config['kimg'])} for "
         f"kimg={config['kimg']:g}.",

@@ -1,8 +1,9 @@
 """The formulas that configs/ may use, as ${name:argument,...}: how sizes and strengths follow from one another.
 
-Plain functions of numbers, so that every preset can be checked against its paper.
+Plain functions of numbers (and cpus(), which asks the machine), so that every preset can be checked against its paper.
 """
 
+import os
 from typing import Any
 
 
@@ -29,6 +30,11 @@ def smaller(a: float, b: float) -> float:
 
 def halved(value: int) -> int:
     return value // 2
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def style_rows(resolution: int) -> int:
@@ -73,7 +79,7 @@ def auto_learning_rate(resolution: int) -> float:
 FORMULAS = {
     formula.__name__: formula
     for formula in (
-        first, when, plus, times, smaller, halved, style_rows, super_input, super_widths, micro_batch, auto_batch,
+        first, when, plus, times, smaller, halved, cpus, style_rows, super_input, super_widths, micro_batch, auto_batch,
         auto_gamma, auto_channel_base, auto_learning_rate,
     )
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from dnnlib.errors import UserError
 from dnnlib.log import tee
-from dnnlib.rundir import COMMAND_FILE, CONFIG_FILE, create_run, run_name
+from dnnlib.rundir import COMMAND_FILE, CONFIG_FILE, create_run, owned, run_name
 from training.cli import overrides
 from training.cli.page import help_page
 
@@ -46,25 +46,25 @@ def _run(argv: Sequence[str], train: Train) -> int:
         return sweep(line.overrides)
     from training.cli import compose, resume  # Hydra and torch come only now
 
+    folder = None
     if "resume_run" in compose.typed_keys(line.overrides):
         folder, config = resume.continued(line.overrides)
         dataset = reopened(config)
     else:
-        folder, (config, dataset) = None, prepared(line.overrides)
+        config, dataset = prepared(line.overrides)
     if config["dry_run"]:
         from training.cli.dry_run import show
 
         show(config, dataset)
         return 0
     command = shlex.join(["python", "run_train.py", *argv]) + "\n"
-    if folder is None:
-        folder = create_run(
-            config["outdir"], _name(config), {CONFIG_FILE: resume.as_yaml(config), COMMAND_FILE: command}
-        )
-    else:
-        resume.note(folder, config, command)
-    print(f"Run folder: {folder}")
-    return _logged(train, config, dataset, folder)
+    files = {CONFIG_FILE: resume.as_yaml(config), COMMAND_FILE: command}
+    run = folder or create_run(config["outdir"], _name(config), files)
+    with owned(run):
+        print(f"Run folder: {run}")
+        if folder:
+            resume.take_up(run, config, command)
+        return _logged(train, config, dataset, run)
 
 
 def prepared(words: Sequence[str]) -> tuple[dict[str, Any], Any]:
@@ -73,10 +73,11 @@ def prepared(words: Sequence[str]) -> tuple[dict[str, Any], Any]:
 
     config = compose.composed(words)  # before torch is loaded, so that a misspelt word is told at once
     from training.build import DATA_FACTS, build_dataset
-    from training.cli import checks
+    from training.cli import checks, resume
 
     dataset = build_dataset(compose.data_keys(config))
-    plain = compose.resolved(config, {fact: getattr(dataset, fact) for fact in DATA_FACTS})
+    plain = resume.anchored(compose.resolved(config, {fact: getattr(dataset, fact) for fact in DATA_FACTS}))
+    plain["precision"] = "fp32" if plain["fp32"] else plain["precision"]
     checks.check(plain, dataset)
     return plain, dataset
 
@@ -98,8 +99,11 @@ def _name(config: Mapping[str, Any]) -> str:
 
 def _logged(train: Train, config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
     """Train with all that is printed copied to log.txt, which also gets the traceback of what goes wrong."""
+    from training.cli.dry_run import memory_line
+
     with tee(folder / "log.txt") as log:
         try:
+            print(memory_line(config, dataset))
             return train(config, dataset, folder)
         except Exception:
             traceback.print_exc(file=log)

@@ -66,7 +66,9 @@ def read(argv: Sequence[str]) -> Line:
 
 def _override(key: str, value: str, plain: set[str]) -> list[str]:
     name = key.lstrip("+")
-    if name in plain and value in ("null", "None"):
+    if value in ("", "''", '""') and name != "metrics":
+        raise ConfigError(f"{key}= has no value: write {key}=VALUE, or leave it out.")
+    if name in (*plain, "experiment") and value in ("null", "None"):
         return []  # null means: what spec or model says
     if name == "metrics":
         return [f"{key}={_as_list(value)}"]

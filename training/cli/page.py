@@ -36,7 +36,7 @@ def help_page() -> str:
 
 def _shown(default: str) -> str:
     """A default in brackets; those of the spec and those that follow from other keys are not numbers yet."""
-    if default in ("null", "[]"):
+    if default in ("null", "[]") or "cpus:" in default:
         return ""
     return " [spec's]" if "${spec" in default else " [as " + default[2:-1] + "]" if "${" in default else f" [{default}]"
 

@@ -11,13 +11,14 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from dnnlib.errors import CheckpointError, ConfigError
-from dnnlib.files import whole_file
+from dnnlib.files import append, sweep, whole_file
 from dnnlib.rundir import COMMAND_FILE, CONFIG_FILE, find_run
 from training.cli import compose
 from training.cli.keys import HINTS, default_of, groups
+from training.cli.overrides import READER
 
 OWN_KEYS = ("resume_run", "outdir")
-HARMLESS = (  # what does not alter the mathematics
+HARMLESS = (  # what does not alter the mathematics; batch_gpu and device alter how sums are rounded, which is told
     "batch_gpu", "kimg", "tick", "snap", "imgsnap", "save_every", "metrics", "workers", "device", "offline", "dry_run",
     "max_bad_steps", "nobench",
 )  # fmt: skip
@@ -34,6 +35,7 @@ def continued(words: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         raise ConfigError("resume starts a new run from weights, resume_run continues an old one: give one of them.")
     folder = find_run(typed.get("outdir", default_of("outdir")), str(typed["resume_run"]))
     saved = _read(folder / CONFIG_FILE)
+    typed = anchored({"data": saved["data"], **typed})
     choices = [f"{key}={value}" for key, value in saved["choices"].items() if value and key not in typed]
     wanted = compose.composed([*choices, *words])  # also finds misspelt words
     altered = []
@@ -54,12 +56,39 @@ def continued(words: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     return folder, saved
 
 
-def note(folder: Path, config: Mapping[str, Any], command: str) -> None:
-    """Keep what a continued run has changed: the configuration is replaced in one step, the command is added."""
+def take_up(folder: Path, config: Mapping[str, Any], command: str) -> None:
+    """Make a folder that we own ready: sweep what a killed run left unfinished, keep what this one has changed."""
+    from training.snapshot import SNAPSHOTS  # loads torch
+    from training.state import STATE_FILE
+
+    sweep(folder)
+    sweep(folder / SNAPSHOTS)
     with whole_file(folder / CONFIG_FILE) as draft:
         draft.write_text(as_yaml(config), encoding="utf-8")
-    with open(folder / COMMAND_FILE, "a", encoding="utf-8") as file:
-        file.write(command)
+    append(folder / COMMAND_FILE, command.encode())
+    if not (folder / STATE_FILE).exists():
+        print("The run was stopped before its first training state (save_every), so it starts from its beginning.")
+
+
+def anchored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keys with absolute paths, so that a run can be continued from any working directory.
+
+    Names stay: those of data sets, and whatever is not there as a file.
+    """
+    result = dict(values)
+    name = str(values["data"]).partition(":")[0]
+    named = name != READER and name in groups(["dataset"])["dataset"]  # then labels is a name, too
+    for key, value in result.items():
+        if key == "init" and value:
+            result[key] = {net: _absolute(source) for net, source in value.items()}
+        elif key == "resume" or key.startswith("init.") or (key in ("data", "labels") and not named):
+            result[key] = _absolute(value)
+    return result
+
+
+def _absolute(value: Any) -> Any:
+    there = isinstance(value, str) and Path(value).expanduser().exists()
+    return str(Path(value).expanduser().absolute()) if there else value
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:

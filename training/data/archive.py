@@ -26,7 +26,7 @@ def open_archive(path: str | Path) -> "Archive":
         return Folder(place)
     if not place.exists():
         raise DataError(f"{place} does not exist: give a folder of images, a zip, or critters.")
-    if not zipfile.is_zipfile(place):
+    if not (place.is_file() and zipfile.is_zipfile(place)):
         raise DataError(f"{place} is no zip, or a zip that was cut short: copy or make it again.")
     return Zip(place)
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dnnlib.errors import DataError
+from dnnlib.limits import check_numbers
 from torch_utils.draws import Draws
 from torch_utils.record import Record, cat
 from training.contracts import Condition
@@ -62,8 +63,7 @@ class Critters(DataSet):
         cond: bool = False, mirror: bool = False, maps: str | None = None, depth: bool = False,
         cache: bool | None = None,
     ) -> None:  # fmt: skip
-        if resolution < 1 or size < 1:
-            raise DataError(f"critters of resolution={resolution} and size={size}: both must be at least 1.")
+        check_numbers({"resolution": resolution, "seed": seed, "size": size}, "critters", DataError)
         if poses not in RIGS or maps not in (None, "labels", "edges"):
             raise DataError(f"critters know poses=face|sphere and maps=labels|edges, not {poses} and {maps}.")
         self.name = "critters" if poses == "face" else f"critters-{poses}"

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+
+from dnnlib.errors import DataError
 
 from .critters import LABELS, PALETTE, Critters
 from .critters_render import measure
@@ -61,6 +64,15 @@ def known_about(critters: Critters, labels: Literal["class", "camera"]) -> dict[
     return {"labels": kinds, "cameras": cameras, "classes": CLASSES}
 
 
+def _check_places(places: list[str]) -> None:
+    """Raises DataError where one would be written over or into another."""
+    full = [Path(place).expanduser().resolve() for place in places]
+    for i, place in enumerate(full):
+        for other in full[:i] + full[i + 1 :]:
+            if place == other or place in other.parents:
+                raise DataError(f"{place} cannot hold both pictures and maps ({other}): give each a place of its own.")
+
+
 def write_critters(
     critters: Critters, dest: str, maps: Mapping[str, str], labels: Literal["class", "camera"], workers: int,
     show: Callable[..., Iterable[dict[str, bytes]]],
@@ -69,6 +81,7 @@ def write_critters(
 
     Nothing appears before all are whole. show(items, total, unit) tells how far it is. Raises DataError.
     """
+    _check_places([dest, *maps.values()])
     with ExitStack() as stack:
         outs = {"image": stack.enter_context(writing(dest))}
         outs |= {kind: stack.enter_context(writing(place)) for kind, place in maps.items()}

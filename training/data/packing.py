@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib.errors import ConfigError, DataError
+from dnnlib.limits import check_numbers
 
 from .pictures import png
 from .sources import Item, Source
@@ -22,6 +23,7 @@ TRANSFORMS = ("center-crop", "center-crop-wide")
 
 def transform(kind: str | None, width: int | None, height: int | None, resize_filter: str = "lanczos") -> Change:
     """What --transform, the wanted size and --resize-filter do to an image."""
+    check_numbers({"width": width, "height": height}, "--resolution")
     if resize_filter not in FILTERS:
         raise ConfigError(f"--resize-filter={resize_filter} is unknown; there are box and lanczos.")
     resample = FILTERS[resize_filter]

@@ -65,6 +65,8 @@ def writing(dest: str | Path) -> Iterator[Writer]:
     """
     place = Path(dest).expanduser()
     is_zip = place.suffix.lower() == ".zip"
+    if not place.name:
+        raise DataError(f"{str(dest)!r} names no place to write to: give a new folder or a .zip.")
     partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:
         if place.is_dir() and (is_zip or any(place.iterdir())):
@@ -85,17 +87,3 @@ def writing(dest: str | Path) -> Iterator[Writer]:
         shutil.rmtree(partial, ignore_errors=True)
         if partial.exists():
             partial.unlink()
-
-
-def write_text(dest: str | Path, text: str) -> None:
-    """A small file, whole or not at all. Raises DataError."""
-    place = Path(dest).expanduser()
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(place)
-    except OSError as error:
-        raise DataError(f"{place} cannot be written: {error.strerror or error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)

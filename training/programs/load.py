@@ -8,6 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from dnnlib.errors import ConfigError
+from dnnlib.limits import check_numbers
 from dnnlib.options import nearest
 
 FOLDER = Path(__file__).parents[2] / "configs" / "program"
@@ -32,6 +33,7 @@ def load_program(name: str, options: Iterable[tuple[str, str]] = ()) -> dict[str
             raise ConfigError(f"the render program {name} has no option {key}{nearest(key, places)}")
         places[key][key] = _value(key, text, places[key][key])
     unsaid = [key for key, place in places.items() if place[key] == UNSAID]
+    check_numbers(node, name)
     if unsaid:
         raise ConfigError(f"the render program {name} needs --program-option {unsaid[0]}=...")
     return node
@@ -54,6 +56,6 @@ def _value(key: str, text: str, default: Any) -> Any:
         raise ConfigError(f"the program option {key}={text} cannot be read: write a number or a [list]") from error
     if isinstance(default, list):
         kind = str if isinstance(default[0], str) else (int, float)
-        if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
+        if not isinstance(value, list) or not value or not all(isinstance(entry, kind) for entry in value):
             raise ConfigError(f"the program option {key}={text} is no list such as {default}".replace("'", ""))
     return value
