@@ -47,7 +47,7 @@ def measure(args, words):
     from training import timing
     from training.cli.main import prepared
     from training.cli.overrides import read
-    from training.loop import out_of_memory
+    from training.loop import memory_in_words
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -56,13 +56,11 @@ def measure(args, words):
         if config[key]:
             raise ConfigError(f"{key}={config[key]} has no place here: {why}")
     nimg = round(config["kimg"] * 1000) if args.nimg is None else args.nimg
-    try:
+    with memory_in_words():
         job = timing.open_job(config, dataset, nimg)
         watch = timing.Stopwatch(job.device)
         generation = timing.time_generation(job, watch, args.repeats)
         training = timing.time_training(job, watch, args.repeats)
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(error) from error
     return {
         "command": shlex.join(["python", "apps/benchmark.py", *sys.argv[1:]]), **timing.facts(job),
         "repeats": args.repeats, "warm_up": timing.WARM_UP, "nimg": nimg,
@@ -92,6 +90,8 @@ def rows(found):
         spread = map(number, (median(seconds), min(seconds), max(seconds)))
         yield entry["what"] + often, *spread, "s", number(entry["s_per_kimg"])
     yield "training together", "", "", "", "", number(found["s_per_kimg"])
+    work = [entry["s_per_kimg"] for entry in found["training"] if entry["what"] != "data"]
+    yield "without waiting for data", "", "", "", "", number(sum(work))
     yield "peak memory", number(found["peak_memory_gb"]), "", "", "GB", ""
     for name, count in found["parameters"].items():
         yield f"parameters of {name}", f"{count:,}", "", "", "", ""

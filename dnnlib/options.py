@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from dnnlib.errors import ConfigError, UserError
 
 LAST_SEED = 2**32 - 1  # of numpy's RandomState
+MOST_SEEDS = 1_000_000  # of one list
 
 
 class Options(argparse.ArgumentParser):
@@ -59,6 +60,8 @@ def seeds(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"the range {part} runs backwards; write {stop}-{start}")
         if stop > LAST_SEED:
             raise argparse.ArgumentTypeError(f"seed {stop} is too large; the last one is {LAST_SEED}")
+        if len(numbers) + stop - start >= MOST_SEEDS:
+            raise argparse.ArgumentTypeError(f"{part} brings more than {MOST_SEEDS} seeds; make several calls of them")
         numbers.extend(range(start, stop + 1))
     return numbers
 

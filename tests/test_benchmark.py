@@ -216,7 +216,8 @@ def test_a_flat_model_says_so_in_a_table_for_a_page(monkeypatch, capsys):
     names = [line.split("|")[1].strip() for line in table[2:]]
     assert names == [
         "new latents, batch 1", "new latents, batch 4", "data", "Gmain", "Dmain", "Dreg, every 16 iterations",
-        "averages", "training together", "peak memory", "parameters of G", "parameters of D",
+        "averages", "training together", "without waiting for data", "peak memory", "parameters of G",
+        "parameters of D",
     ]  # fmt: skip
 
 
