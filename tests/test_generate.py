@@ -59,7 +59,8 @@ def test_seeds_are_read(text: str, numbers: list[int]):
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("5-3", "runs backwards; write 3-5"), ("0-9999999", "more than 1000000 seeds"), ("", "no list of seeds"), ("a", "no list"), ("1-", "no list"),
+    [("5-3", "runs backwards; write 3-5"), ("0-9999999", "more than 1000000 seeds"),
+     ("", "no list of seeds"), ("a", "no list"), ("1-", "no list"),
      ("-3", "no list"), ("1,,2", "no list"), ("1.5", "no list"), ("1-2-3", "no list"), ("4294967296", "too large")],
 )  # fmt: skip
 def test_wrong_seeds_are_refused(text: str, complaint: str, monkeypatch: pytest.MonkeyPatch):
