@@ -124,7 +124,7 @@ class Keeper:
         """fakes%06d.png: the latents of this run, at its averaged weights."""
         if self.samples is None or distributed.rank():
             return
-        nets = {**self.run.nets, **{name: slow for name, (_, _, slow) in self.run.averages.items()}}
+        nets = self.run.everything()
         trained = nets[self.samples.net].options_at(self.run.nimg)  # pyright: ignore
         pictures = self.samples(nets, self.rig, self.dataset, trained.still(), self.device)
         for name, images in pictures.items():
@@ -141,7 +141,7 @@ class Keeper:
         if done or (run.tick > 1 and (run.tick - 1) % self.config["imgsnap"] == 0):
             self.write_samples()
         if done or (run.tick > 1 and (run.tick - 1) % self.config["snap"] == 0):
-            nets = {**run.nets, **{name: slow for name, (_, _, slow) in run.averages.items()}}
+            nets = run.everything()
             path = self.folder / SNAPSHOTS / f"{self.label()}.safetensors"
             save_snapshot(path, nets, self.config, run.nimg)
             self.measure(nets)
@@ -168,7 +168,7 @@ class Keeper:
     def say_goodbye(self) -> None:
         print(f"\nTrained for {self.run.nimg / 1000:g} thousand images. Everything is in {self.folder}")
         if self.samples is not None:
-            nets = {**self.run.nets, **{name: slow for name, (_, _, slow) in self.run.averages.items()}}
+            nets = self.run.everything()
             film = ["--render-program=orbit"] if isinstance(nets[self.samples.net], SceneGenerator) else []
             words = ["--outdir=out", "--seeds=0-7", f"--network={self.folder}", *film]
             print(f"Render it: {shlex.join(['python', 'generate.py', *words])}")

@@ -43,6 +43,10 @@ class RunState:
     tick: int = 0
     tick_nimg: int = 0  # images seen at the start of this tick
 
+    def everything(self) -> dict[str, nn.Module]:
+        """The nets and their averages, by name."""
+        return {**self.nets, **{name: slow for name, (_, _, slow) in self.averages.items()}}
+
     def counters(self) -> dict[str, int]:
         return {"nimg": self.nimg, "iteration": self.iteration, "tick": self.tick, "tick_nimg": self.tick_nimg}
 
