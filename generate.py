@@ -50,10 +50,10 @@ def open_studio(args):
     from training.contracts import Condition
     from training.programs.seeds import class_label, seed_codes
     from training.programs.studio import Studio
-    from training.snapshot import open_network
+    from training.snapshot import open_generator
 
     device = choose_device(args.device)
-    net = open_network(args.network, str(device))
+    net = open_generator(args.network, str(device))
     label = class_label((net.config.get("dataset") or {}).get("label_dim") or 0, args.label)
     told = Condition(camera=net.rig.mean, label=label)
     still = net.G.options_at(net.nimg).still()

@@ -48,6 +48,7 @@ def measure(args, words):
     from training.cli.main import prepared
     from training.cli.overrides import read
     from training.loop import memory_in_words
+    from training.ranks import together
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -58,9 +59,8 @@ def measure(args, words):
     nimg = round(config["kimg"] * 1000) if args.nimg is None else args.nimg
     with memory_in_words():
         job = timing.open_job(config, dataset, nimg)
-        watch = timing.Stopwatch(job.device)
-        generation = timing.time_generation(job, watch, args.repeats)
-        training = timing.time_training(job, watch, args.repeats)
+        generation = timing.time_generation(job, timing.Stopwatch(job.device), args.repeats)
+        training, peak = together(timing.try_training, config, dataset, nimg, args.repeats)
     return {
         "command": shlex.join(["python", "apps/benchmark.py", *sys.argv[1:]]), **timing.facts(job),
         "repeats": args.repeats, "warm_up": timing.WARM_UP, "nimg": nimg,
@@ -70,7 +70,7 @@ def measure(args, words):
         "training": [{"what": t.name, "every": t.every, "seconds": t.seconds, "s_per_kimg": t.per_kimg}
                      for t in training],
         "s_per_kimg": sum(t.per_kimg for t in training),
-        "peak_memory_gb": timing.peak_memory_gb(job.device),
+        "peak_memory_gb": peak,
     }  # fmt: skip
 
 
@@ -114,8 +114,8 @@ def facts(found):
     groups = [f"{key}={found['choices'][key]}" for key in ("experiment", "model", "spec") if found["choices"].get(key)]
     yield (
         f"{' '.join(groups)} data={found['data']}: {found['resolution']} px, batch {found['batch']} in parts of "
-        f"{found['batch_gpu']}, {found['precision']}, data workers: {found['workers']}, schedules at "
-        f"{found['nimg']:,} images."
+        f"{found['batch_gpu']}, ranks: {found['gpus']}, {found['precision']}, data workers: {found['workers']}, "
+        f"schedules at {found['nimg']:,} images."
     )
     yield (
         f"Commit {found['commit']}; {found['machine']}; threads: {found['threads']}; torch {found['torch']}; repeats: "

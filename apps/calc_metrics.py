@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from anywhere, uninstalled
 
-from dnnlib.errors import ConfigError, DataError
+from dnnlib.errors import ConfigError
 from dnnlib.options import Options, at_least, nearest, run
 from dnnlib.startup import prepare_process
 
@@ -83,14 +83,12 @@ def main():
     from training.build import build_dataset
     from training.measuring import append_rows, measure
     from training.programs.measured import MeasuredGenerator
-    from training.snapshot import find_snapshot, open_network
+    from training.snapshot import find_snapshot, open_generator
 
     device = choose_device(args.device)
     file = find_snapshot(args.network)
-    net = open_network(file, str(device))
+    net = open_generator(file, str(device))
     data = build_dataset({**net.config, **({"data": args.data} if args.data else {})})
-    if data.num_channels != 3:
-        raise DataError(f"metrics look at colours, and {data.name} is grey: there is nothing to measure")
     measured = MeasuredGenerator(
         G=net.G, rig=net.rig, data=data, options=net.G.options_at(net.nimg).still(), seed=args.seed, batch=args.batch,
         device=device,

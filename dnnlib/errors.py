@@ -24,6 +24,13 @@ class CheckpointError(UserError):
 
 
 class TrainingStopped(UserError):
-    """Training ended before its time: non-finite numbers, a full disk, a dead rank."""
+    """Training ended before its time: non-finite numbers, a full disk, a dead rank.
+
+    everywhere: every rank has come to it, so that one of them says it.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, everywhere: bool = False) -> None:
+        super().__init__(message)
+        self.everywhere = everywhere

@@ -7,7 +7,7 @@ with other features it must carry another name. All in float64, by eigenvalues o
 and need no general matrix square root.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnnlib.errors import ConfigError
-from metrics.pictures import Measured, rgb
+from metrics.pictures import Measured
 from metrics.stats import Moments
 
 Features = Callable[[Float[Tensor, "N 3 H W"]], Float[Tensor, "N F"]]
@@ -35,12 +35,6 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return (apart + a.covariance.trace() + b.covariance.trace() - 2 * shared).item()
 
 
-def frechet_of(images_a: Iterable[Tensor], images_b: Iterable[Tensor], features: Features) -> float:
-    """The distance between two streams of image batches [N, 3, H, W]."""
-    moments = [Moments.over(features(batch) for batch in stream) for stream in (images_a, images_b)]
-    return frechet_distance(*moments)
-
-
 @dataclass(frozen=True)
 class Frechet:
     """Distance between reals and fakes at cameras and labels like those of training.
@@ -53,8 +47,8 @@ class Frechet:
     num_images: int  # of each kind
 
     def __call__(self, measured: Measured) -> dict[str, float]:
-        reals = Moments.over(self.features(rgb(pictures.image)) for pictures in measured.reals(self.num_images))
-        fakes = Moments.over(self.features(rgb(pictures.image)) for pictures in measured.fakes(self.num_images))
+        reals = Moments.over(self.features(pictures.image) for pictures in measured.reals(self.num_images))
+        fakes = Moments.over(self.features(pictures.image) for pictures in measured.fakes(self.num_images))
         if min(reals.count, fakes.count) < 2:
             raise ConfigError(f"metric={self.name} compares distributions: it needs at least 2 images of each kind.")
         return {self.name: frechet_distance(reals, fakes)}

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metrics.pictures import Measured, rgb
+from metrics.pictures import Measured
 from metrics.probe import Look
 
 
@@ -44,6 +44,6 @@ class Identity:
     def __call__(self, measured: Measured) -> dict[str, float]:
         left, right = [], []
         for one, other in measured.views(range(self.num_seeds), self.yaws):
-            left.append(self.probe(rgb(one.image)).embedding)
-            right.append(self.probe(rgb(other.image)).embedding)
+            left.append(self.probe(one.image).embedding)
+            right.append(self.probe(other.image).embedding)
         return agreement(torch.cat(left), torch.cat(right))

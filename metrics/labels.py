@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metrics.pictures import Measured, required, rgb
+from metrics.pictures import Measured, required
 from metrics.probe import Look
 
 
@@ -49,7 +49,7 @@ class ClassAccuracy:
         right = []
         for pictures in measured.fakes(self.num_images):
             asked = required(pictures.label, "class_accuracy", "class labels").argmax(dim=1)
-            right.append(self.probe(rgb(pictures.image)).class_logits.argmax(dim=1) == asked)
+            right.append(self.probe(pictures.image).class_logits.argmax(dim=1) == asked)
         return {"class_accuracy": torch.cat(right).double().mean().item()}
 
 
@@ -64,7 +64,7 @@ class LabelAgreement:
         total = None
         for pictures in measured.fakes(self.num_images):
             asked = required(pictures.label_map, "label_miou", "label maps")
-            logits = self.probe(rgb(pictures.image)).label_logits
+            logits = self.probe(pictures.image).label_logits
             part = Confusion.of(logits.argmax(dim=1, keepdim=True), asked, logits.shape[1])
             total = part if total is None else total + part
         return {"label_miou": total.mean_iou if total else float("nan")}

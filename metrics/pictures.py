@@ -32,7 +32,7 @@ class Posed(Protocol):
 class Pictures(Record):
     """A batch of pictures and what they are meant to show. None where it is unknown or there is none."""
 
-    image: Float[Tensor, "N C H W"]  # in [-1, 1]
+    image: Float[Tensor, "N 3 H W"]  # in [-1, 1]
     camera: Posed | None = None  # what was commanded, or what the data set says
     depth: Float[Tensor, "N 1 h w"] | None = None  # distance along the unit ray, scene units; 0 where nothing is
     label: Float[Tensor, "N label_dim"] | None = None  # the class asked for, one-hot
@@ -61,7 +61,7 @@ class Measured(Protocol):
 
 
 def rgb(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N 3 H W"]:
-    """Colours for the detectors: a single channel is repeated to three."""
+    """Colours, as detectors take them: a single channel is repeated to three."""
     return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dnnlib.errors import ConfigError
-from metrics.pictures import Measured, Pictures, Posed, required, rgb
+from metrics.pictures import Measured, Pictures, Posed, required
 
 
 def _points(camera: Posed, depth: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N H W 3"]:
@@ -94,7 +94,7 @@ class Reprojection:
         return {**dict(zip(names, (total / judged).tolist(), strict=True)), "reprojection_coverage": judged / pixels}
 
     def _compare(self, here: Pictures, there: Pictures) -> tuple[Float[Tensor, "3 N H W"], Bool[Tensor, "N H W"]]:
-        image, other = rgb(here.image), rgb(there.image)
+        image, other = here.image, there.image
         size = (image.shape[2], image.shape[3])
         depths = [required(view.depth, "reprojection", "depth") for view in (here, there)]
         near, far = (d if d.shape[2:] == size else enlarged(d, size) for d in depths)

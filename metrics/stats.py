@@ -5,7 +5,7 @@ order, so that ranks and batches can be added up. The covariance is the populati
 the reference implementations of FID.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -51,12 +51,3 @@ class Moments:
     def covariance(self) -> Float[Tensor, "F F"]:
         """The population covariance."""
         return self.scatter / self.count
-
-    def state(self) -> dict[str, Tensor]:
-        """Plain tensors, to be stored in any file."""
-        return {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """The inverse of state()."""
-        return cls(int(state["count"]), state["mean"].double(), state["scatter"].double())

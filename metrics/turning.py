@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metrics.pictures import Measured, required, rgb
+from metrics.pictures import Measured, required
 from metrics.probe import Look
 
 
@@ -45,7 +45,7 @@ class Turning:
         commanded, seen = [], []
         for views in measured.views(range(self.num_seeds), self.yaws):
             for yaw, pictures in zip(self.yaws, views, strict=True):
-                angles = self.probe(rgb(pictures.image)).angles()[0]
+                angles = self.probe(pictures.image).angles()[0]
                 commanded.append(torch.full_like(angles, yaw))
                 seen.append(angles)
         correlation, slope = correlation_and_slope(torch.cat(commanded), torch.cat(seen))
@@ -63,7 +63,7 @@ class PoseError:
         errors = []
         for pictures in measured.fakes(self.num_images):
             x, y, z = required(pictures.camera, "pose_error", "cameras").cam2world[:, :3, 3].unbind(dim=1)
-            yaw, pitch = self.probe(rgb(pictures.image)).angles()
+            yaw, pitch = self.probe(pictures.image).angles()
             commanded = torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
             errors.append(torch.stack([degrees_apart(commanded[0], yaw), degrees_apart(commanded[1], pitch)]))
         yaw_error, pitch_error = torch.cat(errors, dim=1).mean(dim=1).tolist()

@@ -1,13 +1,18 @@
-"""Cutting the batch changes no update: EG3D's four phases in double precision."""
+"""Neither batch_gpu nor the number of ranks changes an update: EG3D's four phases in double precision."""
 
 import copy
+import multiprocessing
+import socket
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import FileStore
 
 from tests.tiny import TINY
+from torch_utils import distributed
 from training.build import build_nets
 from training.cli.main import prepared
 from training.data.loader import batches
@@ -15,6 +20,8 @@ from training.phases import PhaseRunner
 from training.setup import build_phases
 
 BATCH = 8  # of TINY
+PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
+PAIRS = "spec.mbstd_group=2"  # so that a rank may hold two images
 
 
 @contextmanager
@@ -41,10 +48,11 @@ class DoublePool:
         return self.all[items]
 
 
-def updates(batch_gpu: int, phase_name: str) -> dict[str, torch.Tensor]:
+def updates(batch_gpu: int, phase_name: str, *words: str) -> dict[str, torch.Tensor]:
     """What one step of plain gradient descent with rate 1 does to every weight, and what it does to w_avg."""
-    config, dataset = prepared([*TINY, "subset=200", f"batch_gpu={batch_gpu}"])
-    batch = next(batches(dataset, batch=BATCH)).map(lambda t: t.double() if t.is_floating_point() else t)
+    config, dataset = prepared([*TINY, "subset=200", f"batch_gpu={batch_gpu}", *words])
+    share = batches(dataset, batch=BATCH, rank=distributed.rank(), world=distributed.world())
+    batch = next(share).map(lambda t: t.double() if t.is_floating_point() else t)
     batch = replace(batch, pool=DoublePool(dataset))
     with doubles():
         return changes(config, batch, batch_gpu, phase_name)
@@ -71,12 +79,43 @@ def changes(config, batch, batch_gpu: int, phase_name: str) -> dict[str, torch.T
     }
 
 
-@pytest.mark.parametrize("phase", ["Gmain", "Greg", "Dmain", "Dreg"])
+def assert_same_update(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """To 1e-9 of the size of every weight's change."""
+    assert any(change.any() for change in one.values())
+    size = torch.cat([change.reshape(-1) for change in one.values()]).norm()
+    for key, change in one.items():
+        rounding = 1e-15 * size  # all that is left where a gradient cancels: the density's bias in its own difference
+        assert (other[key] - change).norm() <= 1e-9 * change.norm() + rounding, key
+
+
+@pytest.mark.parametrize("phase", PHASES)
 def test_batch_gpu_does_not_change_the_update(phase: str):
     whole, cut = updates(BATCH, phase), updates(4, phase)
-    assert any(change.any() for change in whole.values())
     assert phase != "Dmain" or whole["G/mapping_network.w_avg"].any()
-    size = torch.cat([change.reshape(-1) for change in whole.values()]).norm()
-    for key, change in whole.items():
-        rounding = 1e-15 * size  # all that is left where a gradient cancels: the density's bias in its own difference
-        assert (cut[key] - change).norm() <= 1e-9 * change.norm() + rounding, key
+    assert_same_update(whole, cut)
+
+
+def be_a_rank(rank: int, world: int, folder: Path) -> None:
+    """Leave the updates that this rank makes in a file."""
+    torch.set_num_threads(1)
+    with distributed.joined(rank, world, FileStore(str(folder / "meet"), world)):
+        found = {phase: updates(2, phase, PAIRS, f"gpus={world}", "device=cpu") for phase in PHASES}
+        torch.save(found, folder / f"{rank}.pt")
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_number_of_ranks_does_not_change_the_update(world: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if "lo" in (name for _, name in socket.if_nameindex()):
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    spawn = multiprocessing.get_context("spawn")
+    ranks = [spawn.Process(target=be_a_rank, args=(rank, world, tmp_path)) for rank in range(world)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=200)
+        assert process.exitcode == 0
+    alone = {phase: updates(BATCH, phase, PAIRS) for phase in PHASES}
+    for rank in range(world):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for phase in PHASES:
+            assert_same_update(alone[phase], found[phase])

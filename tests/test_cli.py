@@ -196,7 +196,6 @@ MISTAKES = {
     "resume_run=/nowhere/x": "resume_run=/nowhere/x is not a run folder",
     "resume_run=latest": "finds no run in outdir",
     "device=abacus": "device abacus cannot be used",
-    "gpus=2": "several GPUs is not built yet; use gpus=1",
     "target=0.5": "augmentation is not built yet; use target=0.6",
     "aug=ada": "augmentation is not built yet; use aug=noaug",
     "precision=bf16": "half precision is not built yet; use precision=fp32",
@@ -239,14 +238,6 @@ def test_an_outdir_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest
 def test_two_ways_to_resume_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert run("resume=a", "resume_run=latest", outdir=tmp_path)[0] == 2
     assert "give one of them" in capsys.readouterr().err
-
-
-def test_one_of_several_processes_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run(outdir=tmp_path)[0] == 2
-    assert "training on several is not built yet" in capsys.readouterr().err
 
 
 def test_labels_that_are_not_there_are_told(tmp_path: Path, capsys: pytest.CaptureFixture):

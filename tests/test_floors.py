@@ -10,7 +10,7 @@ FLOORS = [  # longest prefix wins
     ("run_train", 6), ("generate", 6), ("apps", 6),
     ("training.loop", 5), ("training.phases", 5), ("training.snapshot", 5), ("training.build", 5), ("training.cli", 5),
     ("training.importers", 5), ("training.transfer", 5), ("training.setup", 5), ("training.state", 5),
-    ("training.reporting", 5), ("training.measuring", 5), ("training.timing", 5),
+    ("training.reporting", 5), ("training.measuring", 5), ("training.timing", 5), ("training.ranks", 5),
     ("training.generators", 4), ("training.discriminators", 4), ("training.encoders", 4), ("training.losses", 4),
     ("training.augment", 4), ("training.data", 4), ("training.programs", 4),
     ("training.contracts", 3), ("training.step", 3), ("training.rendering", 3), ("training.layers", 3), ("metrics", 3),

@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 import generate
-from dnnlib.errors import ConfigError
+from dnnlib.errors import CheckpointError, ConfigError
 from dnnlib.options import Options, pair, seeds, seeds_text, size
 from dnnlib.progress import progress
 from tests.toy_sphere import BallGenerator, FlatGenerator
 from torch_utils import video
 from torch_utils.images import depth_limits, depth_picture, save_grid, save_png, to_uint8
 from training.contracts import CameraRig
+from training.snapshot import OpenedNetwork
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,14 +28,13 @@ class Opened:
     G: Any
     rig: CameraRig = field(default_factory=lambda: CameraRig(radius=2.7, focal=3.0))
     config: dict[str, Any] = field(default_factory=lambda: {"dataset": {"label_dim": 0}})
-    name: str = "toy"
     nimg: int = 0
 
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Opened:
     opened = Opened(BallGenerator())
-    monkeypatch.setattr("training.snapshot.open_network", lambda path, device: opened)
+    monkeypatch.setattr("training.snapshot.open_network", lambda path, device: OpenedNetwork(**vars(opened)))
     return opened
 
 
@@ -145,6 +145,13 @@ def test_the_line_everybody_knows(network: Opened, monkeypatch: pytest.MonkeyPat
     assert sorted(p.name for p in (out / "seed_000001").iterdir()) == [f"{i:03d}.png" for i in range(8)]
     assert network.G.scenes_built == 2
     assert "seed_000001.mp4" in capsys.readouterr().out
+
+
+def test_a_network_that_makes_no_pictures_is_told(network: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    network.G, network.config = torch.nn.Linear(1, 1), {"dataset": {"label_dim": 3}}
+    with pytest.raises(CheckpointError, match="toy makes no pictures: its network G is a Linear"):
+        call(monkeypatch, [f"--outdir={tmp_path}/out", "--seeds=0"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_films_play_everywhere_and_show_the_frames(network: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -12,7 +12,7 @@ from tests.tiny import TINY
 from training.build import build_nets
 from training.cli.main import prepared
 from training.contracts import Condition
-from training.snapshot import averages_of, find_snapshot, open_network, save_snapshot
+from training.snapshot import averages_of, find_snapshot, open_generator, open_network, save_snapshot
 from training.transfer import start_from_weights
 
 
@@ -52,7 +52,15 @@ def test_a_network_that_is_no_generator_is_opened_by_its_name(tmp_path: Path):
     save_snapshot(tmp_path / "p.safetensors", build_nets(probe), probe, nimg=0)
     assert type(open_network(tmp_path / "p.safetensors", net="P").G).__name__ == "Probe"
     with pytest.raises(CheckpointError, match="holds no network G: it has P"):
-        open_network(tmp_path / "p.safetensors")
+        open_generator(tmp_path / "p.safetensors")
+
+
+def test_a_g_that_is_no_generator_is_told_before_it_is_used(config: dict, file: Path, tmp_path: Path):
+    nodes, nets = config["nets"], build_nets(config)
+    save_snapshot(tmp_path / "d.safetensors", {"G": nets["D"]}, {**config, "nets": {"G": nodes["D"]}}, nimg=0)
+    with pytest.raises(CheckpointError, match=r"d\.safetensors makes no pictures: its network G is a DualDisc"):
+        open_generator(tmp_path / "d.safetensors")
+    assert open_generator(file).nimg == 12_345
 
 
 def test_a_run_folder_means_its_newest_snapshot(file: Path):

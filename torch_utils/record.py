@@ -62,6 +62,24 @@ class Record:
         return self.map(lambda t: t.expand(n, *t.shape[1:]) if t.shape[0] == 1 else t)
 
 
+def alternate(one: R, other: R) -> R:
+    """Rows one[0], other[0], one[1], other[1] ... of two records as long. Fields that either lacks are None."""
+
+    def join(a: Any, b: Any) -> Any:
+        if a is None or b is None:
+            return None
+        if isinstance(a, Tensor):
+            return torch.stack([a, b], dim=1).flatten(0, 1)
+        if isinstance(a, Record):
+            return alternate(a, b)
+        if isinstance(a, tuple):
+            return tuple(join(*parts) for parts in zip(a, b, strict=True))
+        return a
+
+    names = [f.name for f in fields(one)]  # pyright: ignore[reportArgumentType]
+    return replace(one, **{n: join(getattr(one, n), getattr(other, n)) for n in names})  # pyright: ignore
+
+
 def cat(records: Sequence[R]) -> R:
     """Join records of one type along the batch. Fields that are None in the first stay None."""
 

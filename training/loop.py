@@ -26,7 +26,7 @@ from training.data.loader import batches
 from training.measuring import append_rows, measure
 from training.phases import Phase
 from training.programs.measured import MeasuredGenerator
-from training.reporting import FULL, Reporter
+from training.reporting import FULL, Reporter, Silence
 from training.setup import build_run
 from training.snapshot import SNAPSHOTS, save_snapshot
 from training.state import STATE_FILE, RunState, describe
@@ -46,12 +46,10 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
         run, phases = build_run(config, device, None if resuming else config["resume"])
         run.data = describe(dataset)
         elapsed = run.load(folder) if resuming else 0.0
-        if not resuming:
-            cut_back_to(folder, {})
-        report = Reporter(folder, config["kimg"], device, elapsed)
+        report = (Silence if distributed.rank() else Reporter)(folder, config["kimg"], device, elapsed)
         keeper = Keeper(config, folder, run, report, build_rig(config), dataset, device)
         if not resuming:
-            keeper.write_first_pictures()
+            keeper.begin()
         report.begin(run.nimg)
         try:
             stopped_by = iterate(config, dataset, run, phases, keeper)
@@ -88,14 +86,16 @@ def iterate(
             done = run.nimg >= total
             if done or run.iteration == 1 or run.nimg >= run.tick_nimg + config["tick"] * 1000:
                 keeper.tick(done)
-            keeper.save_if_due(force=done or bool(caught))
-            if caught and not done:
-                return signal.Signals(caught[0])
+            number, due = distributed.largest(caught[0] if caught else 0, keeper.save_is_due())
+            if number or due:
+                keeper.save()
+            if number and not done:
+                return signal.Signals(number)
     return None
 
 
 class Keeper:
-    """Keeps the run folder: ticks, pictures, snapshots and the training state."""
+    """Keeps the run folder: ticks, pictures, snapshots and the training state. The first rank writes them."""
 
     def __init__(
         self, config: Mapping[str, Any], folder: Path, run: RunState, report: Reporter, rig: CameraRig, dataset: Any,
@@ -104,9 +104,14 @@ class Keeper:
         self.config, self.folder, self.run, self.report = config, folder, run, report
         self.rig, self.dataset, self.device = rig, dataset, device
         self.samples = build(config["samples"], where="samples") if config.get("samples") else None
+        self.first = distributed.rank() == 0
         self.saved_at = time.time()
 
-    def write_first_pictures(self) -> None:
+    def begin(self) -> None:
+        """Forget what an earlier start wrote without a state, and write the first pictures."""
+        if not self.first:
+            return
+        cut_back_to(self.folder, {})
         if self.samples is not None:
             count = self.samples.latents * self.samples.columns
             reals = [self.dataset.sample(item).image for item in range(min(count, len(self.dataset)))]
@@ -122,7 +127,7 @@ class Keeper:
 
     def write_samples(self) -> None:
         """fakes%06d.png: the latents of this run, at its averaged weights."""
-        if self.samples is None or distributed.rank():
+        if self.samples is None:
             return
         nets = self.run.everything()
         trained = nets[self.samples.net].options_at(self.run.nimg)  # pyright: ignore
@@ -133,19 +138,23 @@ class Keeper:
             save_grid(shown, self.folder / f"fakes{self.label()}{part}.png", columns=self.samples.columns)
 
     def tick(self, done: bool) -> None:
-        run = self.run
-        self.report.tick(run.nimg, run.tick, run.collector.collect())
-        run.tick, run.tick_nimg = run.tick + 1, run.nimg
-        if distributed.rank():
-            return
-        if done or (run.tick > 1 and (run.tick - 1) % self.config["imgsnap"] == 0):
+        """The line, and pictures and a snapshot when they are due. All ranks call it."""
+        run, statistics = self.run, self.run.collector.collect()
+        snapping = self._each("snap", done)
+        self.report.tick(run.nimg, run.tick, statistics)
+        if self.first and self._each("imgsnap", done):
             self.write_samples()
-        if done or (run.tick > 1 and (run.tick - 1) % self.config["snap"] == 0):
+        if self.first and snapping:
             nets = run.everything()
-            path = self.folder / SNAPSHOTS / f"{self.label()}.safetensors"
-            save_snapshot(path, nets, self.config, run.nimg)
+            save_snapshot(self.folder / SNAPSHOTS / f"{self.label()}.safetensors", nets, self.config, run.nimg)
             self.measure(nets)
-            self.save_if_due(force=True)
+        run.tick, run.tick_nimg = run.tick + 1, run.nimg
+        if snapping:
+            self.save()
+
+    def _each(self, key: str, done: bool) -> bool:
+        """Whether this tick, or the end, is one of every so many."""
+        return done or (self.run.tick > 0 and self.run.tick % self.config[key] == 0)
 
     def measure(self, nets: Mapping[str, Any]) -> None:
         """The chosen metrics of the net that the samples show; what they say is printed and kept."""
@@ -160,10 +169,13 @@ class Keeper:
         for row in rows:
             print(f"{row['metric']}: " + "  ".join(f"{name} {value:.4g}" for name, value in row["results"].items()))
 
-    def save_if_due(self, force: bool) -> None:
-        if not distributed.rank() and (force or time.time() >= self.saved_at + self.config["save_every"] * 60):
-            self.run.save(self.folder, self.report.elapsed)
-            self.saved_at = time.time()
+    def save_is_due(self) -> bool:
+        return self.first and time.time() >= self.saved_at + self.config["save_every"] * 60
+
+    def save(self) -> None:
+        """The training state. All ranks call it."""
+        self.run.save(self.folder, self.report.elapsed)
+        self.saved_at = time.time()
 
     def say_goodbye(self) -> None:
         print(f"\nTrained for {self.run.nimg / 1000:g} thousand images. Everything is in {self.folder}")
@@ -194,7 +206,7 @@ def caught_signals():
 
 def prepare_device(config: Mapping[str, Any]) -> torch.device:
     """The device to train on, with the arithmetic the configuration asks for."""
-    device = choose_device(config["device"])
+    device = distributed.link(choose_device(config["device"]))
     torch.use_deterministic_algorithms(bool(config["deterministic"]), warn_only=False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(config["allow_tf32"])
     torch.backends.cudnn.benchmark = not config["nobench"] and not config["deterministic"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dnnlib.errors import ConfigError, UserError
+from dnnlib.errors import ConfigError, TrainingStopped, UserError
 from dnnlib.files import ADVICE, append
 from training.build import build
 from training.programs.measured import MeasuredGenerator
@@ -25,6 +25,8 @@ def measure(
         try:
             metric = build(node, where=f"metric.{name}")
             results = metric(measured)
+        except TrainingStopped:
+            raise
         except UserError as error:
             print(f"{name} was left out: {error}", file=sys.stderr)
             continue

@@ -86,6 +86,17 @@ def accumulate(phase: Phase, step: Step, share: float = 1.0) -> set[str]:
     return bad
 
 
+def average_over_ranks(grads: list[Tensor], bad: bool) -> bool:
+    """Make the gradients means over all ranks, in place. Returns whether the step was bad on any of them."""
+    if distributed.world() == 1:
+        return bad
+    flat = torch.cat([*(g.reshape(-1) for g in grads), grads[0].new_tensor([float(bad)])])
+    distributed.sum_over_ranks(flat).div_(distributed.world())
+    *means, share = flat.split([*(g.numel() for g in grads), 1])
+    torch._foreach_copy_(grads, [mean.view_as(g) for g, mean in zip(grads, means, strict=True)])
+    return bool(share > 0)
+
+
 class PhaseRunner:
     """Runs phases on nets. Holds no training state but the count of bad steps in a row, by phase."""
 
@@ -130,13 +141,9 @@ class PhaseRunner:
         grads = [p.grad for p in parameters if p.grad is not None]
         if not grads:
             return
-        if distributed.world() > 1:
-            flat = torch.cat([g.reshape(-1) for g in grads])
-            distributed.sum_over_ranks(flat).div_(distributed.world())
-            for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-                grad.copy_(mean.view_as(grad))
+        bad = average_over_ranks(grads, bool(bad_terms))
         norm = torch.nn.utils.get_total_norm(grads)
-        if bad_terms or not torch.isfinite(norm):
+        if bad or not torch.isfinite(norm):
             self._bad_step(phase, nimg, bad_terms)
             return
         self.bad_steps[phase.name] = 0
@@ -152,5 +159,6 @@ class PhaseRunner:
         if count >= self.max_bad_steps:
             raise TrainingStopped(
                 f"{what} of phase {phase.name} is not finite after {nimg} images, for the {count}th step in a "
-                f"row (max_bad_steps={self.max_bad_steps}). Lower the learning rate, raise gamma, or use fp32=True."
+                f"row (max_bad_steps={self.max_bad_steps}). Lower the learning rate, raise gamma, or use fp32=True.",
+                everywhere=True,
             )

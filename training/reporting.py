@@ -103,6 +103,19 @@ class Reporter:
             self._bar.close()
 
 
+class Silence(Reporter):
+    """What ranks other than the first tell."""
+
+    def begin(self, nimg: int) -> None:
+        pass
+
+    def advance(self, nimg: int, batch: int) -> None:
+        pass
+
+    def tick(self, nimg: int, tick: int, statistics: Mapping[str, Mapping[str, float]]) -> None:
+        pass
+
+
 class Events:
     """The event file that TensorBoard reads; one for every start of a run.
 

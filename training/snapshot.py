@@ -23,7 +23,7 @@ from dnnlib.rundir import run_number
 from torch_utils.checkpoint import write_whole
 from torch_utils.ema import WeightAverage
 from training.build import blaming, build_net, build_rig
-from training.contracts import CameraRig
+from training.contracts import CameraRig, Generator
 
 FORMAT = "parallax-snapshot-1"
 SNAPSHOTS = "snapshots"  # folder of a run
@@ -32,7 +32,7 @@ KIMG = re.compile(r"\d+(\.\d+)?")  # snapshots are called by thousands of images
 
 @dataclass(frozen=True)
 class OpenedNetwork:
-    """A generator ready to render."""
+    """A network ready to be used, usually a generator."""
 
     G: Any  # contracts.Generator: the averaged one, in eval mode, without gradients
     rig: CameraRig
@@ -151,7 +151,7 @@ def _age(file: Path) -> tuple[int, float, str]:
 
 
 def open_network(path: str | Path, device: str = "cpu", net: str = "G") -> OpenedNetwork:
-    """The generator of a snapshot file or run folder: its slowest-moving average where one is kept.
+    """A network of a snapshot file or run folder: its slowest-moving average where one is kept.
 
     Raises CheckpointError if the file is absent, damaged or of another model.
     """
@@ -165,3 +165,12 @@ def open_network(path: str | Path, device: str = "cpu", net: str = "G") -> Opene
     except (UserError, RecursionError) as error:
         raise CheckpointError(f"{file}: {error}") from error
     return OpenedNetwork(G.eval().requires_grad_(False).to(device), rig, config, nimg)
+
+
+def open_generator(path: str | Path, device: str = "cpu") -> OpenedNetwork:
+    """open_network() for those who want pictures. Also raises CheckpointError if its G makes none."""
+    opened = open_network(path, device)
+    if not isinstance(opened.G, Generator):
+        kind = type(opened.G).__name__
+        raise CheckpointError(f"{path} makes no pictures: its network G is a {kind}, so give a snapshot of a generator")
+    return opened

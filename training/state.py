@@ -19,7 +19,7 @@ from training.phases import PhaseRunner
 from training.snapshot import load_strictly
 
 STATE_FILE = "state.pt"
-FORMAT = "parallax-state-2"
+FORMAT = "parallax-state-3"
 CONTENTS = {  # what a state holds, and nothing else
     "format": str, "nets": dict, "averages": dict, "optimizers": dict, "collector": dict, "bad_steps": dict,
     "counters": dict, "lengths": dict, "elapsed": float, "data": dict, "machine": dict,
@@ -51,14 +51,20 @@ class RunState:
         return {"nimg": self.nimg, "iteration": self.iteration, "tick": self.tick, "tick_nimg": self.tick_nimg}
 
     def save(self, folder: Path, elapsed: float) -> None:
-        """Replace the folder's state by this one, atomically. elapsed: seconds of training so far."""
+        """Replace the folder's state by this one, atomically. elapsed: seconds of training so far.
+
+        All ranks call it; the first one writes.
+        """
+        collected = self.collector.state_dict()
+        if distributed.rank():
+            return
         checkpoint.save(
             {
                 "format": FORMAT,
                 "nets": {name: net.state_dict() for name, net in self.nets.items()},
                 "averages": {name: slow.state_dict() for name, (_, _, slow) in self.averages.items()},
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-                "collector": self.collector.state_dict(),
+                "collector": collected,
                 "bad_steps": self.runner.bad_steps,
                 "counters": self.counters(),
                 "lengths": rundir.lengths(folder),
@@ -87,13 +93,13 @@ class RunState:
         same_names(state["optimizers"], self.optimizers, f"{path}: optimizers")
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, state["optimizers"][name], f"{path}: optimizer {name}")
-        device = self._device()
-        self.collector.load_state_dict({name: moments.to(device) for name, moments in state["collector"].items()})
+        self.collector.load_state_dict(state["collector"], self._device())
         self.runner.bad_steps = state["bad_steps"]
         counters = state["counters"]
         self.nimg, self.iteration = counters["nimg"], counters["iteration"]
         self.tick, self.tick_nimg = counters["tick"], counters["tick_nimg"]
-        rundir.cut_back_to(folder, state["lengths"])
+        if distributed.rank() == 0:
+            rundir.cut_back_to(folder, state["lengths"])
         before, now = state["machine"], self._machine()
         changed = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
         if changed:

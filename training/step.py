@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
+from torch_utils.record import alternate
 from training.contracts import (
     Batch,
     Codes,
@@ -97,6 +98,25 @@ class Step:
         """What the critic says of the pass named scope, asked once."""
         net, draws = self.nets[self.critics[critic].net], self.draws.within(scope)
         return self.once(("score", critic, scope), lambda: net(self.seen(output, scope, critic), told, draws))
+
+    def score_both(self, critic: str = "D", net: str = "G") -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
+        """What the critic says of the fakes, without a gradient for them, and of the reals.
+
+        They alternate in one pass if the critic's net has a method alternates(count) which says that `count` of each
+        get the same scores so: one pass costs less than two.
+        """
+        judge, fake, told = self.nets[self.critics[critic].net], self.fake(net).detach(), self.inputs.told
+        if not (hasattr(judge, "alternates") and judge.alternates(len(fake))):
+            real = self.score(self.real(critic, net), self.batch.condition, "real", critic)
+            return self.score(fake, told, "fake", critic), real
+
+        def make() -> DiscriminatorOutput:
+            reals = self.seen(self.real(critic, net), "real", critic)
+            both = alternate(self.seen(fake, "fake", critic), reals)
+            return judge(both, alternate(told, self.batch.condition))
+
+        both = self.once(("score both", critic), make)
+        return both[0::2], both[1::2]
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from dnnlib.progress import progress
+from torch_utils import distributed
 from training.build import build_rig
 from training.contracts import Batch, Condition, Draws, Generator, SceneGenerator
 from training.data.loader import batches
@@ -27,6 +28,7 @@ from training.loop import prepare_device
 from training.phases import Phase
 from training.reporting import memory_gb
 from training.setup import build_run
+from training.snapshot import averages_of
 from training.state import RunState
 
 T = TypeVar("T")
@@ -101,12 +103,12 @@ def open_job(config: Mapping[str, Any], dataset: Any, nimg: int) -> Job:
     return Job(config=config, dataset=dataset, device=device, phases=phases, run=run)
 
 
-def find_generator(run: RunState) -> Generator | None:
+def find_generator(job: Job) -> Generator | None:
     """The net that makes images, averaged where there is an average, as generate.py shows it; None if none does."""
-    for name, net in run.nets.items():
+    for name, net in job.run.nets.items():
         if isinstance(net, Generator):
-            slow = next((average for followed, _, average in run.averages.values() if followed == name), None)
-            return cast(Generator, copy.deepcopy(net).eval() if slow is None else slow)
+            averages = averages_of(name, job.config)
+            return cast(Generator, job.run.averages[averages[0]][2] if averages else copy.deepcopy(net).eval())
     return None
 
 
@@ -116,7 +118,7 @@ def time_generation(job: Job, watch: Stopwatch, repeats: int) -> list[Timing]:
 
     Deterministic options and the rig's mean camera, as for stills. Empty if no net makes images.
     """
-    G = find_generator(job.run)
+    G = find_generator(job)
     if G is None:
         return []
     options, rig, pool = G.options_at(job.run.nimg).still(), build_rig(job.config), job.dataset
@@ -142,6 +144,13 @@ def time_generation(job: Job, watch: Stopwatch, repeats: int) -> list[Timing]:
     return timings
 
 
+def try_training(config: Mapping[str, Any], dataset: Any, nimg: int, repeats: int) -> tuple[list[Timing], float]:
+    """time_training() of a configuration, and the peak memory of all ranks in 2^30 bytes. Every rank calls it."""
+    job = open_job(config, dataset, nimg)
+    timings = time_training(job, Stopwatch(job.device), repeats)
+    return timings, float(distributed.rows_of_ranks(torch.tensor(peak_memory_gb(job.device))).sum())
+
+
 def time_training(job: Job, watch: Stopwatch, repeats: int) -> list[Timing]:
     """The parts of an iteration in the loop's order: waiting for data, every phase, the averages of weights.
 
@@ -150,12 +159,14 @@ def time_training(job: Job, watch: Stopwatch, repeats: int) -> list[Timing]:
     """
     config, workers = job.config, job.config["workers"]
     stream = batches(
-        dataset=job.dataset, batch=config["batch"], seed=config["seed"], workers=workers, device=job.device
-    )
+        dataset=job.dataset, batch=config["batch"], seed=config["seed"], rank=distributed.rank(),
+        world=distributed.world(), workers=workers, device=job.device,
+    )  # fmt: skip
     for _ in range(2 * workers):
         next(stream)
     count = WARM_UP + repeats
-    rounds = [_round(job, stream, watch) for _ in progress(range(count), count, "training")]
+    said = progress(range(count), count, "training") if distributed.rank() == 0 else range(count)
+    rounds = [_round(job, stream, watch) for _ in said]
     everys = [1, *(phase.every for phase in job.phases), 1]
     names = ["data", *(phase.name for phase in job.phases), "averages"]
     return [
@@ -221,7 +232,7 @@ def commit() -> str:
 
 def facts(job: Job) -> dict[str, Any]:
     """On what it was measured, and of what; plain values."""
-    keys = ("data", "batch", "batch_gpu", "workers", "precision", "allow_tf32", "seed", "choices")
+    keys = ("data", "gpus", "batch", "batch_gpu", "workers", "precision", "allow_tf32", "seed", "choices")
     return {
         "commit": commit(),
         "machine": machine_name(job.device),

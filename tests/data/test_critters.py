@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dnnlib.errors import DataError
+from torch_utils.draws import Draws
 from torch_utils.record import cat
 from training.data.critters import CLASSES, LABELS, RIGS, Critters
 from training.data.critters_render import LIGHT, directions, trace
@@ -36,7 +37,7 @@ def test_an_item_is_the_same_whatever_the_order_of_access():
 def test_an_item_is_the_same_alone_and_among_others():
     data = Critters(resolution=32, size=6)
     together = data.view(list(range(6)), data.camera(range(6)))
-    alone = cat([data.view(i, data.camera([i])) for i in range(6)])
+    alone = cat([data.view(i, Critters(size=6).camera([i])) for i in range(6)])
     assert torch.equal(together.image, alone.image)
     assert torch.equal(together.depth, alone.depth)
     as_stored = torch.stack([data.sample(i).image for i in range(6)]).float() / 127.5 - 1
@@ -68,6 +69,17 @@ def test_a_cached_image_is_the_image():
     kept, made = Critters(resolution=16, size=3, cache=True), Critters(resolution=16, size=3, cache=False)
     for _ in range(2):
         assert torch.equal(kept.sample(2).image, made.sample(2).image)
+
+
+def test_a_remembered_camera_is_the_camera_drawn():
+    data = Critters(size=9, mirror=True)
+    data.camera([4, 13, 4, 0]).cam2world.zero_()  # what the caller does with it is not remembered
+    drawn = RIG.sample(Draws(seed=0, phase="critters", items=[0, 5, 4, 4]))
+    expected = cat([drawn[:3], drawn[3:].mirrored()]).label()
+    for _ in range(2):  # known and new ones, then known ones
+        assert torch.equal(data.conditions(torch.tensor([0, 5, 4, 13])).camera.label(), expected)
+    with pytest.raises(IndexError):
+        data.conditions(torch.tensor([-5]))
 
 
 def test_depth_is_the_nearest_root_of_the_ellipsoids_along_unit_rays():

@@ -1,15 +1,25 @@
 """The stream of items, and the batches that the loader makes of it."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
-from dnnlib.errors import ConfigError, DataError
+from dnnlib.errors import ConfigError, DataError, TrainingStopped
 from training.data.critters import Critters
 from training.data.dataset import DataSet, Sample
-from training.data.loader import batches
+from training.data.loader import _deaths_in_words, batches
 from training.data.sampler import items
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_epoch_shows_every_item_once():
@@ -97,6 +107,53 @@ class Broken(DataSet):
 def test_a_workers_error_arrives_as_it_was(workers):
     with pytest.raises(DataError, match=r"^broken.zip: img\d.png is a truncated picture.$"):
         next(batches(Broken(), batch=1, workers=workers))
+
+
+class Endless(Critters):
+    """Items after the first take for ever."""
+
+    def sample(self, item: int) -> Sample:
+        if self.asked:
+            time.sleep(60)
+        self.asked = True
+        return super().sample(item)
+
+    asked = False
+
+
+def _killed_during_other_work(stream, pid: int):
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(30)
+
+
+def _killed_while_waited_for(stream, pid: int):
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    next(stream)
+
+
+@pytest.mark.parametrize("happens", [_killed_during_other_work, _killed_while_waited_for])
+def test_a_worker_that_is_killed_is_told_in_words(happens):
+    before = multiprocessing.active_children()
+    stream = batches(Endless(resolution=8, size=4), batch=1, workers=1)
+    next(stream)
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    told = rf"^the data worker \(pid.* {worker.pid}\) \w.*, as .* smaller workers=N, .* resume_run= continues"
+    with pytest.raises(TrainingStopped, match=told):
+        happens(stream, worker.pid)
+
+
+def test_a_program_that_fails_does_not_wait_for_its_workers():
+    code = (
+        "from training.data.critters import Critters\nfrom training.data.loader import batches\n"
+        "stream = batches(Critters(resolution=8, size=4), batch=1, workers=1)\nnext(stream)\nraise KeyError('defect')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "KeyError: 'defect'")
+
+
+def test_other_errors_keep_their_words():
+    with pytest.raises(RuntimeError, match=r"^Something else$"), _deaths_in_words():
+        raise RuntimeError("Something else")
 
 
 def test_a_batch_that_cannot_be_dealt_is_told():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dnnlib.errors import DataError
+from dnnlib.errors import ConfigError, DataError
 from torch_utils.draws import Draws
+from training.build import build
 from training.contracts import Camera, CameraRig, Condition, GeneratorOutput
 from training.discriminators.dual import DualDiscriminator
 from training.discriminators.stylegan2 import StyleGAN2Discriminator
@@ -45,6 +46,19 @@ def test_it_is_told_only_what_it_wants():
     assert net(pictures(), Condition()).score.shape == (4,)
     with pytest.raises(DataError, match="camera"):
         DualDiscriminator(**SIZE)(pictures(), Condition())
+
+
+TOLD = [(("foo",), "foo"), (("camera", "Label"), "Label"), ("camera", "camera")]
+
+
+@pytest.mark.parametrize(("told", "named"), TOLD)
+def test_what_cannot_be_told_is_refused_with_what_can(told, named: str):
+    for net in ("stylegan2.StyleGAN2", "dual.Dual"):
+        node = {"_target_": f"training.discriminators.{net}Discriminator", "told": told, **SIZE}
+        with pytest.raises(
+            ConfigError, match=rf"^nets\.D: told={named} cannot be told: give a list, .* camera and label\.$"
+        ):
+            build(node, where="nets.D")
 
 
 def test_the_raw_image_is_resized_to_the_image():

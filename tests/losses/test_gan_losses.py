@@ -19,6 +19,8 @@ from training.contracts import (
     Inputs,
     RenderOptions,
 )  # fmt: skip
+from training.discriminators.dual import DualDiscriminator
+from training.losses.adversarial import DiscriminatorFake, DiscriminatorLogistic, DiscriminatorReal
 from training.losses.critic import ImageCritic, blur
 from training.losses.density import DensityTV
 from training.losses.draws import PoseSwap
@@ -98,6 +100,52 @@ def test_blur_fades_and_spares_the_raw_image_of_fakes():
     assert sharp is not None
     assert soft is not None
     assert torch.equal(soft, blur(sharp, 1.0))
+
+
+class Told:
+    """A step's parts for a discriminator's own phase."""
+
+    def __init__(self, D: nn.Module, count: int) -> None:
+        def image(size: int) -> Tensor:
+            return torch.randn(count, 3, size, size, dtype=torch.float64)
+
+        rig = RIG.at(torch.linspace(-0.5, 0.5, 2 * count)).map(lambda t: t.double())
+        made = GeneratorOutput(image=image(16), image_raw=image(8), depth=image(8)[:, :1])
+        G = SimpleNamespace(options_at=lambda nimg: RenderOptions(resolution=8), synthesis=lambda *args: made)
+        G.mapping = lambda *args: Codes()
+        self.step = Step(
+            nets={"G": G, "D": D}, batch=Batch(image=image(16), condition=Condition(camera=rig[:count])),
+            inputs=Inputs(condition=Condition(camera=rig[count:]), camera=rig[count:]),
+            draws=Draws(seed=3, phase="Dmain", items=range(count), batch=count), nimg=0,
+            critics={"D": ImageCritic("D", raw=True, blur_sigma=1.0, blur_fade_kimg=2)},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "passes"),
+    [
+        (8, {"mbstd_group_size": 4}, 1),
+        (8, {"mbstd_num_channels": 0}, 1),
+        (8, {"mbstd_group_size": None}, 2),  # all pictures of a pass are compared
+        (4, {"mbstd_group_size": 8}, 2),
+        (8, {"disc_c_noise": 0.5}, 2),
+    ],
+)
+def test_fakes_and_reals_share_a_pass_where_that_changes_nothing(count, options, passes):
+    D = DualDiscriminator(img_resolution=16, channel_max=6, **options).double()
+    asked = []
+    D.register_forward_hook(lambda *args: asked.append(1))
+    slopes = []
+    for terms in ([DiscriminatorLogistic()], [DiscriminatorFake(), DiscriminatorReal()]):
+        torch.manual_seed(5)
+        step = Told(D, count).step
+        torch.stack([term(step).mean() for term in terms]).sum().backward()
+        slopes.append([p.grad for p in D.parameters()])
+        D.zero_grad()
+    assert len(asked) == passes + 2
+    for one, two in zip(*slopes, strict=True):
+        assert one.any()
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("by", ["data", "seen"])

@@ -3,25 +3,30 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from torch import Tensor, nn
 
 from apps import calc_metrics
-from dnnlib.errors import CheckpointError, ConfigError
+from dnnlib.errors import CheckpointError, ConfigError, TrainingStopped
+from metrics.fid import Frechet
 from tests.toy_sphere import BallGenerator
 from training.build import build
 from training.contracts import CameraRig
 from training.data.critters import Critters
+from training.data.dataset import Sample
+from training.snapshot import OpenedNetwork
+
+
+def mean_colour(image: Tensor) -> Tensor:
+    return image.mean(dim=(2, 3))
 
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     file = tmp_path / "net 1.safetensors"
     file.write_bytes(b"weights")
-    opened = SimpleNamespace(
-        G=BallGenerator(), rig=CameraRig(radius=2.7, focal=3.0), config={"data": "critters"}, nimg=5
-    )
+    opened = OpenedNetwork(BallGenerator(), CameraRig(radius=2.7, focal=3.0), {"data": "critters"}, nimg=5)
     monkeypatch.setattr("training.snapshot.open_network", lambda path, device: opened)
     monkeypatch.setattr("training.build.build_dataset", lambda config: Critters(resolution=16, size=8))
     return file
@@ -46,6 +51,36 @@ def test_a_line_of_json_says_what_was_measured_on_what(monkeypatch, network: Pat
     assert row["network_sha256"] == "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"
     assert len(row["data_sha256_of_first_100"]) == 64
     assert (row["data_items"], row["cameras_of_fakes"], row["psi"], row["seed"]) == (8, "data", 1.0, 0)
+
+
+def test_grey_data_are_measured(monkeypatch, network: Path, capsys):
+    class Grey(Critters):
+        num_channels = 1
+
+        def sample(self, item: int) -> Sample:
+            return Sample(image=super().sample(item).image[:1])
+
+    monkeypatch.setattr("training.build.build_dataset", lambda config: Grey(resolution=16, size=8))
+    monkeypatch.setattr("training.measuring.build", lambda node, where: Frechet("colours", mean_colour, 8))
+    call(monkeypatch, f"--network={network}", "--metrics=frechet_probe2k")
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert row["results"]["colours"] > 0
+
+
+def test_a_metric_does_not_hide_that_training_was_stopped(monkeypatch, network: Path):
+    def stop(node, where):
+        raise TrainingStopped("a worker is dead")
+
+    monkeypatch.setattr("training.measuring.build", stop)
+    with pytest.raises(TrainingStopped, match="a worker is dead"):
+        call(monkeypatch, f"--network={network}", "--metrics=reprojection")
+
+
+def test_what_makes_no_pictures_is_not_measured(monkeypatch, network: Path):
+    opened = OpenedNetwork(nn.Linear(1, 1), CameraRig(radius=2.7, focal=3.0), {"data": "critters"}, nimg=5)
+    monkeypatch.setattr("training.snapshot.open_network", lambda path, device: opened)
+    with pytest.raises(CheckpointError, match=r"net 1\.safetensors makes no pictures: its network G is a Linear"):
+        call(monkeypatch, f"--network={network}", "--metrics=reprojection")
 
 
 def test_unknown_metrics_are_refused_with_the_nearest(monkeypatch):

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from dnnlib.errors import CheckpointError
-from metrics.fid import frechet_of
+from metrics.fid import frechet_distance
 from metrics.identity import agreement
 from metrics.labels import Confusion
 from metrics.probe import WEIGHTS, Probe, ProbeFeatures, TrainedProbe, save_probe
+from metrics.stats import Moments
 from metrics.turning import degrees_apart
 from training.data.critters import RIGS, Critters
 from training.losses.probe import gaussian_blur
@@ -74,7 +75,8 @@ def test_features_measure_damage(probe: TrainedProbe):
     items = list(range(80))
     one, other = (HELD_OUT.view(part, HELD_OUT.camera(part), 32).image for part in (items, [i + 80 for i in items]))
     blurred = [gaussian_blur(other, torch.full((80,), sigma), reach=8) for sigma in (0.5, 1.0, 2.0)]
-    distances = [frechet_of([one], [images], ProbeFeatures(probe)) for images in (other, *blurred)]
+    first, *others = (Moments.of(ProbeFeatures(probe)(images)) for images in (one, other, *blurred))
+    distances = [frechet_distance(first, moments) for moments in others]
     assert distances == sorted(distances)
     assert distances[2] > 2 * distances[0]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torch_utils.ops.triplane import plane_coordinates, sample_each_plane, sample_planes
+from torch_utils.ops.triplane import add_in_turn, add_sorted, plane_coordinates, sample_each_plane, sample_planes
 
 F64 = torch.float64
 
@@ -22,6 +22,22 @@ def test_the_fast_path_agrees_with_the_twin(axes, batch, items, height, width):
     probe = torch.randn_like(fast)
     slopes = [torch.autograd.grad((found * probe).sum(), planes)[0] for found in (fast, slow)]
     torch.testing.assert_close(slopes[0], slopes[1], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("add", [add_in_turn, add_sorted])  # of a CPU, of a GPU
+def test_both_ways_to_add_rows_are_the_transposed_matrix(add):
+    x, cells, weights = torch.randn(50, 4, dtype=F64), torch.randint(9, (50, 12)).int(), torch.randn(50, 12, dtype=F64)
+    cells[cells == 3] = 2  # nothing comes to row 3
+    matrix = torch.zeros(50, 10, dtype=F64).scatter_add_(1, cells.long(), weights)
+    torch.testing.assert_close(add(x, cells, weights, 10), matrix.t() @ x, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3)])
+def test_points_stay_as_they_are(shape):
+    points = torch.rand(3, *shape).movedim(0, 2)
+    before = points.clone()
+    sample_planes(torch.randn(1, 6, 6, 3, 4), points, "fixed", 1.6)
+    assert torch.equal(points, before)
 
 
 def test_single_precision_agrees_on_large_planes():

@@ -1,5 +1,7 @@
 """A toy generator, whose ball shows its normals, as metrics see it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from tests.toy_sphere import BallGenerator
 from torch_utils.record import cat
 from training.contracts import CameraRig, RenderOptions
 from training.data.critters import Critters
+from training.data.dataset import Sample
 from training.programs.measured import MeasuredGenerator, rounded
 
 RIG = CameraRig(radius=2.7, focal=3.0, yaw_mean=0.3)
@@ -39,6 +42,23 @@ def test_fakes_are_seen_by_cameras_of_the_data_and_told_their_labels():
         item = (pool.camera.position - position).norm(dim=1).argmin()
         torch.testing.assert_close(pool.camera.position[item], position)
         assert torch.equal(pool.label[item], label)
+
+
+def test_grey_pictures_repeat_their_channel_in_all_three_ways():
+    class GreyBall(BallGenerator):
+        def render(self, scene, camera, options):
+            output = super().render(scene, camera, options)
+            return replace(output, image=output.image[:, :1], image_raw=None)
+
+    G = GreyBall()
+    shown = measured(G=G)
+    coloured = measured(G=BallGenerator())
+    shown.data.sample = lambda item: Sample(image=Critters.sample(shown.data, item).image[:1])
+    ways = [(s.reals(6), s.fakes(6), next(iter(s.views(range(3), (0.2,))))) for s in (shown, coloured)]
+    for grey, coloured in zip(*ways, strict=True):
+        a, b = cat(list(grey)).image, cat(list(coloured)).image
+        assert torch.equal(a, b[:, :1].expand(-1, 3, -1, -1))
+        assert not torch.equal(a, b)
 
 
 def test_views_move_only_the_rendering_camera():

@@ -7,6 +7,7 @@ not reach it. Imports no other file of ours.
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -68,32 +69,30 @@ def _corners(
 
     All work is done on long rows, one for a coordinate or a corner, since the inner loops of many small axes are slow.
     """
-    scaled = (points * (2 / box_side)).reshape(-1, 3).t().contiguous().add_(1)  # 0 to 2 across the box
-    count, device = scaled.shape[1], points.device
+    scaled = points.permute(2, 0, 1).contiguous().mul(2 / box_side).add_(1)  # 0 to 2 across the box
+    _, items, count = scaled.shape
     near = {size: _neighbours(scaled, size) for size in {height, width}}
-    cells = torch.empty(3, 2, 2, count, dtype=torch.int32, device=device)
-    shares = torch.empty(3, 2, 2, count, dtype=points.dtype, device=device)
-    item = torch.zeros(1, dtype=torch.int32, device=device)
-    if batch > 1:
-        item = torch.arange(batch, dtype=torch.int32, device=device).repeat_interleave(count // batch)
+    first = torch.arange(batch, dtype=torch.int32, device=points.device) * (3 * height * width)  # cells of the items
+    columns, rows = near[width][0] * 3, near[height][0] * (3 * width) + first[:, None]
+    share_u, share_v = near[width][1] / 3, near[height][1]
+    cells = torch.empty(3, 2, 2, items, count, dtype=torch.int32, device=points.device)
+    shares = torch.empty(3, 2, 2, items, count, dtype=points.dtype, device=points.device)
     for plane, (u, v) in enumerate(axes):
-        columns, share_u = (found[u] for found in near[width])
-        rows, share_v = (found[v] for found in near[height])
-        first = (rows + item * height).mul_(width)
-        torch.add(first[:, None], columns[None], out=cells[plane])
-        cells[plane].mul_(3).add_(plane)
-        torch.mul(share_v[:, None], share_u[None] / 3, out=shares[plane])
-    return cells.view(12, count).t().contiguous(), shares.view(12, count).t().contiguous()
+        torch.add(rows[:, None, v], columns[None, :, u] + plane, out=cells[plane])
+        torch.mul(share_v[:, None, v], share_u[None, :, u], out=shares[plane])
+    # With three axes, since torch is slower at transposing a matrix.
+    cells, shares = (found.view(12, items, count).permute(1, 2, 0).contiguous() for found in (cells, shares))
+    return cells.flatten(0, 1), shares.flatten(0, 1)
 
 
-def _neighbours(scaled: Float[Tensor, "3 n"], size: int) -> tuple[Tensor, Tensor]:
-    """The texels on both sides of each coordinate, clamped to the plane, and their shares (0 outside), [3, 2, n]."""
+def _neighbours(scaled: Float[Tensor, "3 N P"], size: int) -> tuple[Int[Tensor, "2 3 N P"], Float[Tensor, "2 3 N P"]]:
+    """The texels on both sides of each coordinate, clamped to the plane, and their shares (0 outside)."""
     position = scaled * (size / 2) - 0.5
     below = position.floor()
-    share = position - below
-    texels = torch.stack([below, below + 1], dim=1)
+    share = position.sub_(below)
+    texels = torch.stack([below, below + 1])
     inside = texels.clamp(0, size - 1).nan_to_num_(0.0)  # what is no number has a cell too, and no number as its share
-    shares = torch.stack([1 - share, share], dim=1).mul_(texels == inside)
+    shares = torch.stack([1 - share, share]).mul_(texels.eq_(inside))
     return inside.int(), shares
 
 
@@ -121,20 +120,43 @@ class _Gather(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
-    """out[c] = sum of weights[i, j] x[i] over all i, j with cells[i, j] = c: again a bag of rows, once sorted by c."""
+    """The transpose of _collect, and _collect as its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cells: Tensor, weights: Tensor, rows: int) -> Tensor:
         ctx.save_for_backward(cells, weights)
-        flat = cells.view(-1)
-        order = flat.sort(stable=True).indices
-        shares = weights.view(-1).index_select(0, order)
-        counts = torch.bincount(flat, minlength=rows)
-        starts = counts.cumsum(0).sub_(counts)
-        source = order.div_(cells.shape[1], rounding_mode="floor")
-        return F.embedding_bag(source, x.contiguous(), starts, per_sample_weights=shares, mode="sum")
+        add = add_in_turn if x.device.type == "cpu" else add_sorted
+        return add(x.detach().contiguous(), cells, weights, rows)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor):
         cells, weights = ctx.saved_tensors
         return _Gather.apply(grads[0].contiguous(), cells, weights), None, None, None
+
+
+def add_in_turn(
+    x: Float[Tensor, "points C"], cells: Int[Tensor, "points K"], weights: Float[Tensor, "points K"], rows: int
+) -> Float[Tensor, "rows C"]:
+    """out[c] = sum of weights[i, j] x[i] over all i, j with cells[i, j] = c: point after point, on one CPU thread.
+
+    On one thread 1.4 (planes of 256x256) to 4 times (32x32) as fast as add_sorted.
+    """
+    from scipy.sparse import csc_array  # takes a while to load, and only training needs it
+
+    points, corners = cells.shape
+    starts = np.arange(0, cells.numel() + 1, corners)
+    matrix = csc_array((weights.view(-1).numpy(), cells.view(-1).numpy(), starts), shape=(rows, points))
+    return torch.from_numpy(matrix @ x.numpy())
+
+
+def add_sorted(
+    x: Float[Tensor, "points C"], cells: Int[Tensor, "points K"], weights: Float[Tensor, "points K"], rows: int
+) -> Float[Tensor, "rows C"]:
+    """The same by bags of points, once sorted by cell: on a GPU, too, always the same bits."""
+    flat = cells.view(-1)
+    order = flat.sort(stable=True).indices
+    shares = weights.view(-1).index_select(0, order)
+    counts = torch.bincount(flat, minlength=rows)
+    starts = counts.cumsum(0).sub_(counts)
+    source = order.div_(cells.shape[1], rounding_mode="floor")
+    return F.embedding_bag(source, x, starts, per_sample_weights=shares, mode="sum")

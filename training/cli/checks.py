@@ -32,7 +32,6 @@ NOT_YET: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> (values that work,
     "augpipe": (("bgc",), "augmentation is not built yet"),
     "p": ((0.2,), "augmentation is not built yet"),
     "init": (({}, None), "weights for single networks are not built yet; resume= starts all of them"),
-    "gpus": ((1,), "training on several GPUs is not built yet"),
     "precision": (("fp32",), "half precision is not built yet"),
     "nhwc": ((False,), "the choice of memory layout is not built yet"),
     "ops": (("auto", "torch"), "compiled operators are not built yet"),
@@ -49,8 +48,16 @@ def check_line(config: Mapping[str, Any]) -> None:
         if config[key] not in working:
             allowed = " or ".join(f"{key}={value}" for value in working if value not in (None, {}, []))
             raise ConfigError(f"{key}={config[key]}: {missing}; {f'use {allowed}' if allowed else f'leave {key} out'}.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("this is one of several processes (WORLD_SIZE is set): training on several is not built yet.")
+
+
+def check_device(config: Mapping[str, Any]) -> None:
+    """The device is there, as often as asked."""
+    device, gpus = choose_device(config["device"]), config["gpus"]
+    if device.type == "cuda" and gpus > 1 and "RANK" not in os.environ:
+        if device.index is not None:
+            raise ConfigError(f"device={device} is one GPU, and gpus={gpus} asks for more: write device=cuda.")
+        if (there := torch.cuda.device_count()) < gpus:
+            raise ConfigError(f"gpus={gpus}, but this machine has {there}: give gpus={there} or fewer.")
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
@@ -87,8 +94,6 @@ def check_data(config: Mapping[str, Any], dataset: DataSet) -> None:
             f"model={config['choices']['model']} makes pictures in colours, and those of {config['data']} are grey: "
             "convert them to RGB, or train model=stylegan2, which takes them as they are."
         )
-    if config["metrics"] and dataset.num_channels != 3:
-        raise DataError(f"metrics={config['metrics'][0]} looks at colours, and {config['data']} is grey: leave it out.")
     if model.get("needs_cameras") and not dataset.has_cameras:
         raise DataError(
             f"model={config['choices']['model']} needs a camera for every image, and {config['data']} has none: its "
@@ -165,7 +170,7 @@ def with_small_weights(nets: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]
 def check(config: Mapping[str, Any], dataset: DataSet) -> None:
     """All of the above. Raises UserError."""
     check_line(config)
-    choose_device(config["device"])
+    check_device(config)
     check_data(config, dataset)
     check_sizes(config)
     check_parts(config)

@@ -6,7 +6,8 @@ the backward pass keeps, and the speed of a convolution timed on the device.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dnnlib.errors import UserError
+from dnnlib.errors import ConfigError, UserError
 from torch_utils.devices import choose_device
 from training.build import build_nets
 from training.contracts import Batch, Draws, Inputs
@@ -100,10 +101,25 @@ def _traced(config: Mapping[str, Any], batch: Batch) -> Trace:
     trace = Trace(nets, build_phases(config, nets))
     hooks = [module.register_forward_hook(_noting(trace.shapes)) for net in nets.values() for module in net.modules()]
     for phase in trace.phases:
-        trace.costs[phase.name] = _cost(phase, nets, batch)
+        with _fitting(phase):
+            trace.costs[phase.name] = _cost(phase, nets, batch)
     for hook in hooks:
         hook.remove()
     return trace
+
+
+@contextmanager
+def _fitting(phase: Phase) -> Iterator[None]:
+    """Shapes that do not fit are a ConfigError; what the meta device cannot do, NotImplementedError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        if "meta" in str(error):
+            raise NotImplementedError(f"phase {phase.name}: {error}") from error
+        raise ConfigError(
+            f"the networks do not fit together in phase {phase.name}: {str(error).splitlines()[0]}. Look at what was "
+            "changed under nets, model and phases."
+        ) from error
 
 
 def table(name: str, net: nn.Module, shapes: Mapping[nn.Module, list[int]]) -> list[str]:
@@ -147,10 +163,13 @@ def memory(config: Mapping[str, Any], trace: Trace) -> str:
 
 
 def memory_line(config: Mapping[str, Any], dataset: DataSet) -> str:
-    """memory() for the header of a run: about a second, because no phase is run on the CPU instead."""
+    """memory() for the header of a run: about a second, because no phase is run on the CPU instead.
+
+    Raises ConfigError if the shapes of the networks do not fit together.
+    """
     try:
         return memory(config, traced(config, dataset, only_outline=True))
-    except (RuntimeError, UserError):
+    except NotImplementedError:
         return "Memory: cannot be told before the first step."
 
 

@@ -28,6 +28,11 @@ def smaller(a: float, b: float) -> float:
     return min(a, b)
 
 
+def share(count: int, parts: int) -> int:
+    """What each of several parts gets of a count, at least 1."""
+    return max(count // parts, 1)
+
+
 def halved(value: int) -> int:
     return value // 2
 
@@ -54,8 +59,8 @@ def super_widths(resolution: int) -> list[int]:
 
 def micro_batch(batch: int, gpus: int, most: int) -> int:
     """Images a GPU holds at a time: as many as divide its share of the batch, at most `most`."""
-    share = max(batch // gpus, 1)
-    return next(size for size in range(max(min(most, share), 1), 0, -1) if share % size == 0)
+    own = share(batch, gpus)
+    return next(size for size in range(max(min(most, own), 1), 0, -1) if own % size == 0)
 
 
 def auto_batch(resolution: int, gpus: int) -> int:
@@ -79,7 +84,7 @@ def auto_learning_rate(resolution: int) -> float:
 FORMULAS = {
     formula.__name__: formula
     for formula in (
-        first, when, plus, times, smaller, halved, cpus, style_rows, super_input, super_widths, micro_batch, auto_batch,
-        auto_gamma, auto_channel_base, auto_learning_rate,
+        first, when, plus, times, smaller, share, halved, cpus, style_rows, super_input, super_widths, micro_batch,
+        auto_batch, auto_gamma, auto_channel_base, auto_learning_rate,
     )
 }  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnnlib.errors import UserError
+from dnnlib.errors import ConfigError, UserError
 from dnnlib.log import tee
 from dnnlib.rundir import COMMAND_FILE, CONFIG_FILE, create_run, owned, run_name
 from training.cli import overrides
@@ -40,23 +40,30 @@ def _run(argv: Sequence[str], train: Train) -> int:
     if line.help:
         print(help_page())
         return 0
+    if int(os.environ.get("RANK", "0")):
+        from training.ranks import follow
+
+        return follow()
     if line.multirun:
         from training.cli.sweep import sweep
 
         return sweep(line.overrides)
     from training.cli import compose, resume  # Hydra and torch come only now
 
-    folder = None
-    if "resume_run" in compose.typed_keys(line.overrides):
-        folder, config = resume.continued(line.overrides)
+    folder, words = None, _counted(line.overrides)
+    if "resume_run" in compose.typed_keys(words):
+        folder, config = resume.continued(words)
         dataset = reopened(config)
     else:
-        config, dataset = prepared(line.overrides)
+        config, dataset = prepared(words)
     if config["dry_run"]:
         from training.cli.dry_run import show
 
         show(config, dataset)
         return 0
+    from training.cli.dry_run import memory_line
+
+    memory = memory_line(config, dataset)
     command = shlex.join(["python", "run_train.py", *argv]) + "\n"
     files = {CONFIG_FILE: resume.as_yaml(config), COMMAND_FILE: command}
     run = folder or create_run(config["outdir"], _name(config), files)
@@ -64,7 +71,22 @@ def _run(argv: Sequence[str], train: Train) -> int:
         print(f"Run folder: {run}")
         if folder:
             resume.take_up(run, config, command)
-        return _logged(train, config, dataset, run)
+        return _logged(train, config, dataset, run, memory)
+
+
+def _counted(words: list[str]) -> list[str]:
+    """The words, and gpus= as torchrun has it if that has started this process."""
+    if "RANK" not in os.environ:
+        return words
+    from training.cli import compose
+
+    world = int(os.environ["WORLD_SIZE"])
+    typed = compose.typed_keys(words)
+    if typed.get("gpus", world) != world:
+        raise ConfigError(f"gpus={typed['gpus']}, but {world} processes were started: leave gpus out.")
+    if typed.get("dry_run"):
+        raise ConfigError("dry_run=True is for one process: run it without torchrun, with gpus=.")
+    return [*words, f"gpus={world}"]
 
 
 def prepared(words: Sequence[str]) -> tuple[dict[str, Any], Any]:
@@ -97,14 +119,14 @@ def _name(config: Mapping[str, Any]) -> str:
     return run_name(model, config["data"], config["gpus"], config["batch"], config["gamma"], config["desc"])
 
 
-def _logged(train: Train, config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
+def _logged(train: Train, config: Mapping[str, Any], dataset: Any, folder: Path, header: str) -> int:
     """Train with all that is printed copied to log.txt, which also gets the traceback of what goes wrong."""
-    from training.cli.dry_run import memory_line
+    from training.ranks import together
 
     with tee(folder / "log.txt") as log:
         try:
-            print(memory_line(config, dataset))
-            return train(config, dataset, folder)
+            print(header)
+            return together(train, config, dataset, folder)
         except Exception:
             traceback.print_exc(file=log)
             raise

@@ -14,13 +14,14 @@ from dnnlib.errors import CheckpointError, ConfigError
 from dnnlib.files import append, sweep, whole_file
 from dnnlib.rundir import COMMAND_FILE, CONFIG_FILE, find_run
 from training.cli import compose
+from training.cli.formulas import micro_batch
 from training.cli.keys import HINTS, default_of, groups
 from training.cli.overrides import READER
 
 OWN_KEYS = ("resume_run", "outdir")
-HARMLESS = (  # what does not alter the mathematics; batch_gpu and device alter how sums are rounded, which is told
-    "batch_gpu", "kimg", "tick", "snap", "imgsnap", "save_every", "metrics", "workers", "device", "offline", "dry_run",
-    "max_bad_steps", "nobench",
+HARMLESS = (  # what does not alter the mathematics; the first three alter how sums are rounded, which is told
+    "batch_gpu", "gpus", "device", "kimg", "tick", "snap", "imgsnap", "save_every", "metrics", "workers", "offline",
+    "dry_run", "max_bad_steps", "nobench",
 )  # fmt: skip
 
 
@@ -51,6 +52,8 @@ def continued(words: Sequence[str]) -> tuple[Path, dict[str, Any]]:
             f"resume_run continues {folder} as it was started; this would change its mathematics: "
             f"{', '.join(altered)}. Leave it out, or start a new run from the weights with resume=."
         )
+    if "gpus" in typed and "batch_gpu" not in typed:
+        saved["batch_gpu"] = micro_batch(saved["batch"], saved["gpus"], saved["batch_gpu"])
     if "metrics" in typed:
         saved["metric"] = OmegaConf.to_container(wanted.get("metric") or DictConfig({}), resolve=True)
     return folder, saved

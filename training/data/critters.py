@@ -7,7 +7,9 @@ seed 1. Anatomy in critters_anatomy.py, tensors in critters_shape.py, pictures i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -17,7 +19,7 @@ from dnnlib.limits import check_numbers
 from torch_utils.draws import Draws
 from torch_utils.record import Record, cat
 from training.contracts import Condition
-from training.rendering.cameras import Camera, CameraRig
+from training.rendering.cameras import Camera, CameraRig, pinhole
 
 from .critters_render import measure, paint
 from .critters_shape import CLASSES, LABELS, PALETTE, Head, heads, kind_of
@@ -86,10 +88,11 @@ class Critters(DataSet):
     def camera(self, items: Sequence[int]) -> Camera:
         """The cameras of these items."""
         originals = [self._original(item) for item in items]
-        camera = self.rig.sample(Draws(seed=self.seed, phase="critters", items=originals))
+        camera = Camera(self._pose(originals), pinhole(self.rig.focal, len(originals)))
+        if not self._mirror:
+            return camera
         flipped = torch.tensor([item >= self._size for item in items])[:, None, None]
-        mirrored = camera.mirrored()
-        return Camera(torch.where(flipped, mirrored.cam2world, camera.cam2world), camera.intrinsics)
+        return Camera(torch.where(flipped, camera.mirrored().cam2world, camera.cam2world), camera.intrinsics)
 
     def kind(self, item: int) -> int:
         """Class of an item: index into CLASSES."""
@@ -129,6 +132,18 @@ class Critters(DataSet):
     def _classes(self, items: Sequence[int]) -> Float[Tensor, "N L"]:
         kinds = torch.tensor([self.kind(item) for item in items])
         return torch.nn.functional.one_hot(kinds, len(CLASSES)).float()
+
+    @cached_property  # made when first needed, so that a fresh data set is sent to other processes without it
+    def _poses(self) -> np.ndarray:
+        """cam2world of all originals, zeros until one is asked for."""
+        return np.zeros((self._size, 4, 4), np.float32)
+
+    def _pose(self, originals: list[int]) -> Float[Tensor, "N 4 4"]:
+        """cam2world of originals; each is drawn once."""
+        new = [item for item in originals if not self._poses[item, 3, 3]]
+        if new:
+            self._poses[new] = self.rig.sample(Draws(seed=self.seed, phase="critters", items=new)).cam2world.numpy()
+        return torch.from_numpy(self._poses[originals])
 
     def _original(self, item: int) -> int:
         """The item that this one is or mirrors."""

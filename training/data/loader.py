@@ -4,8 +4,11 @@ Workers decode; they send plain uint8 arrays through their pipe (not through /de
 What comes out does not depend on their number.
 """
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dnnlib.errors import ConfigError, UserError
+from dnnlib.errors import ConfigError, TrainingStopped, UserError
 from training.contracts import Batch
 
 from .dataset import DataSet, Sample
@@ -47,6 +50,37 @@ def _leave_signals_to_the_parent(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextmanager
+def _deaths_in_words() -> Iterator[None]:
+    """Where torch finds one of its workers dead inside, TrainingStopped says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        what = str(error).splitlines()[0].removeprefix("DataLoader ").rstrip(" .")
+        raise TrainingStopped(
+            f"the data {what}, as happens where memory runs out: give a smaller workers=N, or more memory; the last "
+            "saved state is kept, and resume_run= continues from it."
+        ) from error
+
+
+def _watch_workers() -> None:
+    """torch looks after its workers whenever a child ends, wherever the program stands then: let it speak in words."""
+    looks = signal.getsignal(signal.SIGCHLD)
+    if callable(looks) and not hasattr(looks, "__wrapped__"):
+        signal.signal(signal.SIGCHLD, _deaths_in_words()(looks))
+
+
+@atexit.register
+def _end_workers() -> None:
+    """A program that ends by an error still has them; multiprocessing asks them by a signal that they leave to us."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
 def _as_is(fetched: object) -> object:
     return fetched
 
@@ -64,7 +98,8 @@ def batches(
     """This rank's share of global batches of `batch` items, for ever.
 
     start: images seen so far. Rank r of `world` gets positions start + r, start + r + world, ... of each global batch.
-    workers: processes that decode ahead; 0 decodes when asked. Raises the data set's DataError.
+    workers: processes that decode ahead; 0 decodes when asked. Raises the data set's DataError; once a worker has been
+    killed, TrainingStopped, and that from wherever the main thread stands.
     """
     if batch % world:
         raise ConfigError(f"batch={batch} cannot be dealt to {world} ranks: make it a multiple of {world}.")
@@ -75,7 +110,11 @@ def batches(
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # so that torch's own stream of random numbers is left alone
     )  # fmt: skip
-    for chosen, arrays in fetched:
+    stream = iter(fetched)
+    _watch_workers()
+    while True:
+        with _deaths_in_words():
+            chosen, arrays = next(stream)
         if isinstance(arrays, UserError):
             raise arrays
         yield _batch(dataset, torch.tensor(chosen), arrays, torch.device(device))

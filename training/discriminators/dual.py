@@ -1,7 +1,7 @@
 """EG3D's dual discriminator (Chan et al., CVPR 2022): the image beside the raw image it was super-resolved from."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ class DualDiscriminator(DiscriminatorBody):
     resample_filter: Tensor
 
     def __init__(
-        self, *, told: Sequence[Literal["camera", "label"]] = ("camera",), label_dim: int = 0, img_channels: int = 3,
+        self, *, told: Sequence[str] = ("camera",), label_dim: int = 0, img_channels: int = 3,
         raw_filter: ResizeFilter = "antialiased", raw_taps: Taps = BINOMIAL, disc_c_noise: float = 0.0, **body: Any,
     ) -> None:  # fmt: skip
         parts = parts_told(told, label_dim)
@@ -37,6 +37,9 @@ class DualDiscriminator(DiscriminatorBody):
         self.told, self.disc_c_noise = tuple(parts), disc_c_noise
         self.raw_filter: ResizeFilter = raw_filter
         self.register_buffer("resample_filter", setup_filter(raw_taps), persistent=False)
+
+    def alternates(self, count: int) -> bool:
+        return self.disc_c_noise == 0 and super().alternates(count)
 
     def encode(self, told: Condition) -> Float[Tensor, "N c"] | None:
         """The conditioning vector: camera, then label. None if it is told nothing."""

@@ -1,7 +1,7 @@
 """StyleGAN2's discriminator (Karras et al., CVPR 2020): one image, told its camera, its class, both or nothing."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,9 +20,7 @@ class StyleGAN2Discriminator(DiscriminatorBody):
 
     sees: tuple[str, ...] = ("image",)  # fields of GeneratorOutput that R1 differentiates
 
-    def __init__(
-        self, *, told: Sequence[Literal["camera", "label"]] = (), label_dim: int = 0, img_channels: int = 3, **body: Any
-    ) -> None:
+    def __init__(self, *, told: Sequence[str] = (), label_dim: int = 0, img_channels: int = 3, **body: Any) -> None:
         parts = parts_told(told, label_dim)
         super().__init__(c_dim=sum(parts.values()), img_channels=img_channels, **body)
         self.told = tuple(parts)

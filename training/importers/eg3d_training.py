@@ -14,9 +14,9 @@ from torch_utils.ema import commit_averages
 from training.contracts import Batch, Condition
 from training.generators.eg3d import TriplaneGenerator
 from training.importers.eg3d_fixtures import GENERATOR_PREFIXES, camera_and_label, fixed_ray_draws, layer_noise
-from training.importers.replaying import group
+from training.importers.replaying import listed_gradients
 from training.importers.strict import renamed
-from training.losses.adversarial import DiscriminatorFake, DiscriminatorReal, GeneratorLogistic
+from training.losses.adversarial import DiscriminatorLogistic, GeneratorLogistic
 from training.losses.critic import ImageCritic
 from training.losses.density import DensityTV
 from training.losses.draws import PoseSwap
@@ -116,7 +116,7 @@ def _phase(part: str, loss: Mapping[str, Any], rendering: Mapping[str, Any], tol
     terms: dict[str, Term] = {
         "Gmain": {"loss": GeneratorLogistic()},
         "Greg": {"density": DensityTV(rendering.get("density_reg", 0), rendering.get("density_reg_p_dist", 0))},
-        "Dmain": {"fake": DiscriminatorFake(), "real": DiscriminatorReal()},
+        "Dmain": {"logistic": DiscriminatorLogistic()},
         "Dreg": {"reg": R1Penalty(loss["r1_gamma"], by="seen")},
     }[part]
     noted = {name: _Noted(name, term, told) for name, term in terms.items()}
@@ -188,19 +188,12 @@ def _results(phase: str, told: _Told, net: nn.Module, tensors: Tensors, norm: bo
     terms = told.terms
     if "loss" in terms:
         made["Loss/G/loss"] = terms["loss"]
-    if "real" in terms:
-        made["Loss/D/loss"] = terms["fake"] + terms["real"]
+    if "logistic" in terms:
+        made["Loss/D/loss"] = terms["logistic"]
     if "reg" in terms:
         made |= {"Loss/D/reg": terms["reg"], "Loss/r1_penalty": told.statistics["r1"]}
-    parameters = dict(net.named_parameters())
     if norm:
-        grads = [p.grad.norm() for p in parameters.values() if p.grad is not None]
+        grads = [p.grad.norm() for p in net.parameters() if p.grad is not None]
         made["grad_norm"] = torch.stack(grads).norm() if grads else torch.zeros(())
     out = {f"out/{phase}/{name}": tensor for name, tensor in made.items()}
-    for name in group(tensors, f"grad/{phase}/"):
-        ours = renamed(name, GENERATOR_PREFIXES if phase[0] == "G" else {})
-        if ours not in parameters:
-            raise CheckpointError(f"The file lists the gradient of {name}, which is no parameter here.")
-        grad = parameters[ours].grad
-        out[f"grad/{phase}/{name}"] = torch.zeros_like(parameters[ours]) if grad is None else grad.clone()
-    return out
+    return out | listed_gradients(None, net, tensors, f"grad/{phase}/", GENERATOR_PREFIXES if phase[0] == "G" else {})

@@ -29,24 +29,29 @@ def probed(outputs: Mapping[str, Tensor], names: Sequence[str], tensors: Mapping
 
 
 def listed_gradients(
-    value: Tensor, net: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "grad/",
+    value: Tensor | None, net: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "grad/",
     prefixes: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The gradients of value that the file lists under prefix, by its own names; zero where there is no influence."""
+    """The gradients that the file lists under prefix, by its own names; zero where there is no influence.
+
+    Those of value; without one, those that backward passes have left in the parameters.
+    """
     parameters = dict(net.named_parameters())
     names = list(group(tensors, prefix))
     ours = [renamed(name, prefixes or {}) for name in names]
     unknown = [name for name, our in zip(names, ours, strict=True) if our not in parameters]
     if unknown:
         raise CheckpointError(f"The file lists gradients of what is no parameter here: {', '.join(unknown)}.")
-    if not names:
-        return {}
     wanted = [parameters[our] for our in ours]
-    if not value.requires_grad:
-        return {prefix + name: torch.zeros_like(p) for name, p in zip(names, wanted, strict=True)}
-    found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+    if value is None:
+        found = [p.grad for p in wanted]
+    elif wanted and value.requires_grad:
+        found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+    else:
+        found = [None] * len(wanted)
     return {
-        prefix + name: torch.zeros_like(p) if g is None else g for name, p, g in zip(names, wanted, found, strict=True)
+        prefix + name: torch.zeros_like(p) if g is None else g.clone()
+        for name, p, g in zip(names, wanted, found, strict=True)
     }
 
 

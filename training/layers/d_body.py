@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.layers.conv import BINOMIAL, Taps
 from training.layers.d_block import Architecture, DiscriminatorBlock, DiscriminatorEpilogue
 from training.layers.mapping import MappingNetwork
+from training.layers.minibatch_std import MinibatchStd
 from training.layers.synthesis import channels_at
 
 
@@ -58,6 +59,11 @@ class DiscriminatorBody(nn.Module):
             widths[4], cmap_dim=cmap_dim, **common, mbstd_group_size=mbstd_group_size,
             mbstd_num_channels=mbstd_num_channels, activation=head_activation or activation,
         )  # fmt: skip
+
+    def alternates(self, count: int) -> bool:
+        """Whether `count` fakes and as many reals get the scores of two batches when they alternate in one."""
+        mbstd = self.b4.mbstd
+        return not isinstance(mbstd, MinibatchStd) or mbstd.alternates(count)
 
     def judge(self, img: Float[Tensor, "N C H W"], c: Float[Tensor, "N c"] | None = None) -> Float[Tensor, "N"]:
         """The score, a logit: > 0 means real."""

@@ -7,14 +7,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dnnlib.errors import DataError
+from dnnlib.errors import ConfigError, DataError
 
 CAMERA_NUMBERS = 25  # of a camera's label: cam2world and intrinsics, row by row
 
 
 def parts_told(told: Collection[str], label_dim: int) -> dict[str, int]:
-    """What a network can be told of an image, by name in order, with its numbers; a label of none is left out."""
+    """What a network can be told of an image, by name in order, with its numbers; a label of none is left out.
+
+    Raises ConfigError for anything else.
+    """
     numbers = {"camera": CAMERA_NUMBERS, "label": label_dim}
+    unknown = [told] if isinstance(told, str) else [name for name in told if name not in numbers]
+    if unknown:
+        raise ConfigError(f"told={unknown[0]} cannot be told: give a list, empty or of {' and '.join(numbers)}.")
     return {name: count for name, count in numbers.items() if name in told and count}
 
 

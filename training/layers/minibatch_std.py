@@ -18,6 +18,10 @@ class MinibatchStd(nn.Module):
         super().__init__()
         self.group_size, self.num_channels = group_size, num_channels
 
+    def alternates(self, count: int) -> bool:
+        """Whether two batches of `count`, alternating in one, are grouped as they are apart: in every other group."""
+        return self.group_size is not None and count % self.group_size == 0
+
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D H W"]:
         n, channels, height, width = x.shape
         group = n if self.group_size is None else min(self.group_size, n)

@@ -25,6 +25,22 @@ class GeneratorLogistic:
 
 
 @dataclass(frozen=True)
+class DiscriminatorLogistic:
+    """softplus(D(G(z, c), c)) + softplus(-D(x, c)): DiscriminatorFake and DiscriminatorReal, where one pass will do"""
+
+    group: str = "both"
+    critic: str = "D"
+    weight: float = 1.0
+    formula = "softplus(D(G(z, c), c)) + softplus(-D(x, c))"
+
+    def __call__(self, step: Step) -> Float[Tensor, "N"]:
+        fake, real = step.score_both(self.critic)
+        step.report("score/fake", fake.score)
+        step.report("score/real", real.score)
+        return self.weight * (softplus(fake.score) + softplus(-real.score))
+
+
+@dataclass(frozen=True)
 class DiscriminatorFake:
     """softplus(D(G(z, c), c))"""
 

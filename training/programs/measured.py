@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.pictures import Pictures
+from metrics.pictures import Pictures, rgb
 from torch_utils.draws import Draws
 from training.contracts import CameraRig, Condition, GeneratorOutput, RenderOptions
 
@@ -19,8 +19,8 @@ class MeasuredGenerator:
     """What is measured, at psi 1.
 
     Fakes get the label and camera of a random item of the data, as StyleGAN2 and EG3D measure FID; where the data have
-    no cameras, the rig's. Pictures are rounded to 8 bits, like files. A picture follows from (seed, its number) alone,
-    whatever the batch.
+    no cameras, the rig's. Pictures are rounded to 8 bits, like files; grey ones repeat their channel, as those metrics
+    do. A picture follows from (seed, its number) alone, whatever the batch.
     """
 
     G: Any  # contracts.Generator, in eval mode
@@ -42,7 +42,7 @@ class MeasuredGenerator:
             samples = [self.data.sample(item) for item in items]
             images = torch.stack([torch.as_tensor(sample.image) for sample in samples]).to(self.device)
             told = self._conditions(items)
-            yield Pictures(image=images.float() / 127.5 - 1, camera=told.camera, label=told.label)
+            yield Pictures(image=rgb(images.float() / 127.5 - 1), camera=told.camera, label=told.label)
 
     @torch.no_grad()
     def fakes(self, n: int) -> Iterator[Pictures]:
@@ -86,7 +86,7 @@ class MeasuredGenerator:
         if depth is not None and output.opacity is not None:
             depth = torch.where(output.opacity > 0.5, depth, 0.0)
         return Pictures(
-            image=rounded(output.image), camera=told.camera, depth=depth, label=told.label, label_map=labels
+            image=rgb(rounded(output.image)), camera=told.camera, depth=depth, label=told.label, label_map=labels
         )  # fmt: skip
 
 
