@@ -10,7 +10,7 @@ from dnnlib.startup import prepare_process
 
 PROGRAMS = sorted(path.stem for path in Path(__file__).parent.glob("configs/program/*.yaml"))
 EXAMPLES = """examples:
-  python generate.py --outdir=out --seeds=0-7 --trunc=0.7 --network=output/00000-eg3d-critters
+  python generate.py --outdir=out --seeds=0-7 --trunc=0.7 --network=output/00000-eg3d-critters-gpus1-batch16-gamma0.0512
   python generate.py --outdir=out --seeds=0-7 --network=NET.safetensors --render-program=rotation_camera
   python generate.py --outdir=out --seeds=0-7 --grid=4x2 --network=NET --render-program=orbit --program-option frames=60
 Without a render program: one still per seed. The programs' options: configs/program/*.yaml. Angles in radians. What a

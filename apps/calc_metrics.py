@@ -8,13 +8,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from anywhere, uninstalled
 
 from dnnlib.errors import ConfigError
+from dnnlib.files import check_appendable
 from dnnlib.options import Options, at_least, nearest, run
 from dnnlib.startup import prepare_process
 
 METRICS = Path(__file__).parents[1] / "configs" / "metric"
 NAMES = sorted(path.stem for path in METRICS.glob("*.yaml"))
 EXAMPLES = """examples:
-  python apps/calc_metrics.py --network=output/00000-eg3d-critters --metrics=frechet_probe2k,turning,reprojection
+  python apps/calc_metrics.py --network=output/00000-eg3d-critters-gpus1-batch16-gamma0.0512 --metrics=turning
   python apps/calc_metrics.py --network=NET.safetensors --data=critters --metrics=turning --out=results.jsonl
 The metrics' protocols: configs/metric/*.yaml. psi is 1. What the probe says (frechet_probe2k, turning, pose_error,
 identity, class_accuracy, label_miou) means something for generators of critters only."""
@@ -39,6 +40,9 @@ def read_options():
     for name in args.metrics:
         if name not in NAMES:
             raise ConfigError(f"there is no metric {name}{nearest(name, NAMES)}")
+    if args.out is not None:
+        args.out = Path(args.out).expanduser()
+        check_appendable(args.out)
     return args
 
 
@@ -74,6 +78,21 @@ def facts(net, file: Path, data, measured) -> dict:
     }  # fmt: skip
 
 
+def reals_of(config: dict, data: str | None) -> dict:
+    """The configuration of what is measured against: the training data, or others in their stead.
+
+    The others have no maps, and the settings of the training data only if they are of their kind.
+    """
+    from training.data.opening import is_critters
+
+    if not data:
+        return config
+    settings = config["dataset"]
+    if is_critters(data) != is_critters(str(config.get("data"))):
+        settings = {"resolution": settings.get("resolution")}
+    return {**config, "data": data, "labels": None, "dataset": settings}
+
+
 def main():
     args = read_options()
     prepare_process()
@@ -88,7 +107,7 @@ def main():
     device = choose_device(args.device)
     file = find_snapshot(args.network)
     net = open_generator(file, str(device))
-    data = build_dataset({**net.config, **({"data": args.data} if args.data else {})})
+    data = build_dataset(reals_of(net.config, args.data))
     measured = MeasuredGenerator(
         G=net.G, rig=net.rig, data=data, options=net.G.options_at(net.nimg).still(), seed=args.seed, batch=args.batch,
         device=device,
@@ -97,7 +116,7 @@ def main():
     rows = list(measure(nodes, measured, facts(net, file, data, measured)))
     print(table(rows), *map(json.dumps, rows), sep="\n")
     if args.out:
-        append_rows(Path(args.out).expanduser(), rows)
+        append_rows(args.out, rows)
 
 
 if __name__ == "__main__":

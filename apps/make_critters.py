@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dnnlib.limits import check_numbers
 from dnnlib.options import Options, at_least, boolean, run
 from dnnlib.progress import progress
 
@@ -32,7 +33,9 @@ def read_options():
         "--depth-dest", metavar="ZIP|DIR", help="also 16-bit depth: 1e-4 scene units a step along the ray, 0 background"
     )
     add("--workers", type=at_least(0), default=0, metavar="N", help="processes [0: this one]")
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_numbers({"workers": args.workers}, "")
+    return args
 
 
 def main():

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and files that only grow. Knows no torch; anyone may import it."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,12 +10,12 @@ from pathlib import Path
 from dnnlib.errors import ConfigError, UserError
 
 DRAFT = ".draft-"  # how the names of unfinished files begin
-ADVICE = "free some space or choose another folder"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # why a disk takes no more
 
 
 @contextlib.contextmanager
 def whole_file(
-    path: str | os.PathLike[str], error: type[UserError] = ConfigError, advice: str = ADVICE
+    path: str | os.PathLike[str], error: type[UserError] = ConfigError, advice: str | None = None
 ) -> Iterator[Path]:
     """A temporary name beside `path`, which becomes `path` when the block ends well and vanishes when it does not.
 
@@ -50,7 +51,7 @@ def sweep(folder: Path) -> None:
 
 
 def append(
-    path: str | os.PathLike[str], data: bytes, error: type[UserError] = ConfigError, advice: str = ADVICE
+    path: str | os.PathLike[str], data: bytes, error: type[UserError] = ConfigError, advice: str | None = None
 ) -> None:
     """Add to the end of a file and see it on disk. A killed writer may leave a part of it: see cut_back.
 
@@ -63,6 +64,14 @@ def append(
             os.fsync(file.fileno())
     except OSError as reason:
         raise _unwritable(path, reason, error, advice) from reason
+
+
+def check_appendable(path: Path) -> None:
+    """Raises ConfigError as append() would. Leaves everything as it is."""
+    new = not os.path.lexists(path)
+    append(path, b"")
+    if new:
+        path.unlink()
 
 
 def length(path: Path) -> int:
@@ -84,5 +93,6 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _unwritable(path: str | os.PathLike[str], reason: OSError, error: type[UserError], advice: str) -> UserError:
-    return error(f"cannot write {path}: {reason.strerror or reason}; {advice}")
+def _unwritable(path: str | os.PathLike[str], reason: OSError, error: type[UserError], advice: str | None) -> UserError:
+    where_to = "free some space or choose another folder" if reason.errno in FULL else "choose another file or folder"
+    return error(f"cannot write {path}: {reason.strerror or reason}; {advice or where_to}")

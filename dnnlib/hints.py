@@ -15,6 +15,21 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """What a class takes by name. Where a constructor hands **rest on to its base, the base's arguments count too."""
+    takes: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base) or base is object:
+            continue
+        own = inspect.signature(base.__init__).parameters
+        named = {name: p for name, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        takes = {**named, **takes}
+        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            break
+    takes.pop("self", None)
+    return takes
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether the value may stand where the hint does. Whole numbers are numbers; other hints admit all."""
     return any(_is(value, kind) for kind in _alternatives(hint))

@@ -5,6 +5,7 @@ Mistakes raise ConfigError with one sentence; run() prints it and exits. No torc
 
 import argparse
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -113,7 +114,11 @@ def boolean(text: str) -> bool:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call main(); what a user can mend becomes one sentence and an exit code, all else keeps its traceback."""
+    """Call main(); what a user can mend becomes one sentence and an exit code, all else keeps its traceback.
+
+    SIGTERM ends it as well on the way that removes drafts.
+    """
+    signal.signal(signal.SIGTERM, _leave)
     try:
         main()
     except UserError as error:
@@ -123,3 +128,7 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

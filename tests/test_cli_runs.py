@@ -150,14 +150,18 @@ def test_a_sweep_starts_one_process_for_each_combination(tmp_path: Path, monkeyp
         "model=stylegan2",
         "seed=0,2",
         "data=/a b/c(1).zip",
-        f"outdir={tmp_path}/o p",
+        f"outdir={tmp_path}/it's [a] ${{b}}\\",
+        "init.G=~/it's",
         "metrics=turning",
     ]
     assert main(line, Trainer()) == 0
     jobs = sorted(json.loads(path.read_text()) for path in tmp_path.glob("job-*"))
     assert [[word for word in job if word.startswith("seed")] for job in jobs] == [["seed=0"], ["seed=2"]]
     config = config_of(*jobs[0])  # a job's words are a command line again
-    assert (config["data"], config["outdir"], config["metrics"]) == ("/a b/c(1).zip", f"{tmp_path}/o p", ["turning"])
+    out = f"{tmp_path}/it's [a] ${{b}}\\"
+    assert (config["data"], config["outdir"], config["metrics"]) == ("/a b/c(1).zip", out, ["turning"])
+    assert config["init"] == {"G": os.path.expanduser("~/it's")}
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {Path(out)}  # where Hydra notes the sweep
     assert main(["--multirun", "model=stylegan2", "seed=1", f"outdir={tmp_path}/out"], Trainer()) != 0
 
 

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import generate
+from dnnlib.rundir import run_name
+from tests.trainer import config_of
+from training.build import build_nets
 from training.contracts import (
     Batch,
     Camera,
@@ -43,6 +48,14 @@ def toy_model() -> type:
     return names["FoggyBall"]  # type: ignore[return-value]
 
 
+def test_the_toy_s_configuration_names_what_there_is():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "contracts.md").read_text(), re.DOTALL)
+    nets = yaml.safe_load(text)["nets"]
+    assert nets["G"]["_target_"].rpartition(".")[2] == toy_model().__name__
+    built = build_nets({"nets": {"D": {**nets["D"], "img_resolution": 16, "channel_max": 8}}})
+    assert isinstance(built["D"], nn.Module)
+
+
 class Judge(nn.Module):
     """The smallest discriminator."""
 
@@ -54,6 +67,12 @@ class Judge(nn.Module):
 
     def forward(self, output: GeneratorOutput, told: Condition, draws=None) -> DiscriminatorOutput:
         return DiscriminatorOutput(score=self.net(output.image).squeeze(1))
+
+
+def test_the_help_of_generate_names_the_run_of_the_first_command():
+    config = config_of()
+    name = run_name(config["choices"]["model"], config["data"], config["gpus"], config["batch"], config["gamma"])
+    assert f" --network=output/00000-{name}\n" in generate.EXAMPLES
 
 
 def red_balls(count: int) -> Batch:

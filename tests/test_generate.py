@@ -102,6 +102,14 @@ def test_sizes_are_read():
         (["--outdir=o", "--seeds=0", "--render-program=orbit", "--program-option=modalities=[]"], "is no list"),
         (["--outdir=o", "--seeds=0", "--render-program=trajectory_front", "--program-option=fov=0"], "fov=0 must be"),
         (["--outdir=o", "--seeds=0", "--render-program=trajectory_front", "--program-option=centre=[0]"], "2 numbers"),
+        (
+            ["--outdir=o", "--seeds=0", "--render-program=trajectory_front", "--program-option=fov_swing=100"],
+            "leave 0.1",
+        ),
+        (
+            ["--outdir=o", "--seeds=0", "--render-program=rotation_both", "--nrr=2"],
+            "at least 3 rays a side, not 2: .* --nrr",
+        ),
         (["--outdir=o", "--seeds=0", "--n-steps=0"], "at least 1"),
         (["--outdir=o", "--seeds=0", "--no-video=maybe"], "neither true nor false"),
         (["--outdir=o", "--seeds=0", "--class=1"], "without classes"),

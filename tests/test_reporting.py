@@ -65,6 +65,16 @@ def test_a_run_that_goes_on_has_every_point_once(tmp_path: Path):
     assert curve(tmp_path, "loss") == [(8, 1), (16, 1), (24, 2), (32, 2), (40, 2)]
 
 
+def test_what_is_no_number_is_null_in_the_statistics(tmp_path: Path):
+    reporter(tmp_path).tick(8, 0, {"loss": {"num": 1, "mean": float("nan"), "std": float("inf")}})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    line = json.loads((tmp_path / "stats.jsonl").read_text(), parse_constant=refuse)
+    assert line["stats"] == {"loss": {"num": 1, "mean": None, "std": None}}
+
+
 def test_a_full_disk_under_the_statistics_stops_the_run_in_a_sentence(tmp_path: Path):
     report = reporter(tmp_path)
     (tmp_path / "stats.jsonl").symlink_to("/dev/full")

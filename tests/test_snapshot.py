@@ -12,7 +12,8 @@ from tests.tiny import TINY
 from training.build import build_nets
 from training.cli.main import prepared
 from training.contracts import Condition
-from training.snapshot import averages_of, find_snapshot, open_generator, open_network, save_snapshot
+from training.setup import build_run
+from training.snapshot import averages_of, find_snapshot, open_generator, open_network, read_snapshot, save_snapshot
 from training.transfer import start_from_weights
 
 
@@ -222,6 +223,28 @@ def test_where_only_an_average_was_kept_a_run_starts_from_it(config: dict, tmp_p
     start_from_weights(nets, str(tmp_path / "kept.safetensors"))
     average = kept["G"].state_dict()
     assert all(torch.equal(average[key], value) for key, value in nets["G"].state_dict().items())
+
+
+def test_an_average_goes_on_from_the_average_of_its_name(file: Path, config: dict, capsys: pytest.CaptureFixture):
+    config = {**config, "emas": {**config["emas"], "G_new": {"net": "G", "kimg": 1}}}
+    run, _ = build_run(config, torch.device("cpu"), str(file))
+    begun = run.everything()
+    said = capsys.readouterr().out
+    for name, weights in (("G", "G"), ("D", "D"), ("G_ema", "G_ema"), ("G_new", "G")):
+        expected = read_snapshot(file)[0][weights]
+        assert all(torch.equal(expected[key], value) for key, value in begun[name].state_dict().items()), name
+        assert f"{name} starts from {weights} of {file}" in said
+
+
+def test_weights_that_two_nets_share_are_kept_for_both(config: dict, tmp_path: Path):
+    nets = build_nets(config)
+    nets["D"].b4.out.bias = nets["D"].b4.fc.bias = nets["D"].b4.conv.bias  # within a net
+    nets["twin"] = nets["G"]
+    save_snapshot(tmp_path / "tied.safetensors", nets, config, nimg=0)
+    states = read_snapshot(tmp_path / "tied.safetensors")[0]
+    for name, net in nets.items():
+        assert states[name].keys() == net.state_dict().keys()
+        assert all(torch.equal(states[name][key], value) for key, value in net.state_dict().items())
 
 
 def test_a_folder_of_runs_means_its_newest_run(file: Path, tmp_path: Path):

@@ -50,16 +50,16 @@ def joined(rank: int, world: int, store: Any = None) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def link(device: torch.device) -> torch.device:
-    """The device of this rank, where `device` is the kind to use; sums go over its links from now on."""
+def link(device: str | None) -> str | None:
+    """The name of this rank's own device, of the kind that is named; sums go over its links from now on."""
     global _links
-    if world() == 1 or device.type != "cuda":
+    if world() == 1 or device not in (None, "cuda") or not torch.cuda.is_available():
         return device
     own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())))
     torch.cuda.set_device(own)
     with _noticing():
         _links = dist.new_group(backend="nccl", timeout=PATIENCE, device_id=own)
-    return own
+    return str(own)
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

@@ -29,12 +29,12 @@ class RunningAverages(nn.Module):
     @torch.no_grad()
     def commit(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
         for name, beta in getattr(self, "_betas", {}).items():
-            total, count = self.get_buffer(f"{name}_sum"), self.get_buffer(f"{name}_count")
-            count_everywhere = all_reduce(count.clone())
-            if count_everywhere > 0:
+            own, count = self.get_buffer(f"{name}_sum"), self.get_buffer(f"{name}_count")
+            total, everywhere = all_reduce(torch.cat([own.flatten(), count[None]])).split([own.numel(), 1])
+            if everywhere > 0:
                 average = self.get_buffer(name)
-                average.copy_((all_reduce(total.clone()) / count_everywhere).lerp(average, beta))
-            total.zero_()
+                average.copy_((total.view_as(own) / everywhere).lerp(average, beta))
+            own.zero_()
             count.zero_()
 
 

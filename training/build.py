@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from dnnlib.errors import ConfigError, UserError
-from dnnlib.hints import fits, in_words, shaped
+from dnnlib.hints import fits, in_words, parameters, shaped
 from dnnlib.limits import check_numbers
 from dnnlib.options import nearest
 from training.contracts import CameraRig
@@ -138,21 +138,6 @@ def _made(node: Any, where: str, extra: Mapping[str, Any], allowed: tuple[str, .
         raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
 
 
-def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """What a class takes by name. Where a constructor hands **rest on to its base, the base's arguments count too."""
-    takes: dict[str, inspect.Parameter] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        own = inspect.signature(base.__init__).parameters
-        named = {name: p for name, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        takes = {**named, **takes}
-        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            break
-    takes.pop("self", None)
-    return takes
-
-
 def check_arguments(
     cls: type, arguments: Mapping[str, Any], extra: Collection[str], where: str
 ) -> dict[str, inspect.Parameter]:
@@ -160,7 +145,7 @@ def check_arguments(
 
     extra: names of arguments that are given in another way.
     """
-    takes = _parameters(cls)
+    takes = parameters(cls)
     for key, value in arguments.items():
         if key not in takes:
             raise ConfigError(f"{where}.{key}: {cls.__name__} takes no such argument{nearest(key, takes)}.")

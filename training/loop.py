@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def iterate(
         dataset, batch=config["batch"], seed=config["seed"], start=run.nimg, rank=distributed.rank(),
         world=distributed.world(), workers=config["workers"], device=keeper.device,
     )  # fmt: skip
-    with caught_signals() as caught:
+    with caught_signals() as caught, closing(stream):
         while run.nimg < total:
             batch = next(stream)
             for phase in phases:
@@ -206,7 +206,7 @@ def caught_signals():
 
 def prepare_device(config: Mapping[str, Any]) -> torch.device:
     """The device to train on, with the arithmetic the configuration asks for."""
-    device = distributed.link(choose_device(config["device"]))
+    device = choose_device(distributed.link(config["device"]))
     torch.use_deterministic_algorithms(bool(config["deterministic"]), warn_only=False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(config["allow_tf32"])
     torch.backends.cudnn.benchmark = not config["nobench"] and not config["deterministic"]

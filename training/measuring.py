@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.errors import ConfigError, TrainingStopped, UserError
-from dnnlib.files import ADVICE, append
+from dnnlib.files import append
 from training.build import build
 from training.programs.measured import MeasuredGenerator
 
@@ -36,7 +36,7 @@ def measure(
 
 
 def append_rows(
-    path: Path, rows: list[dict[str, Any]], error: type[UserError] = ConfigError, advice: str = ADVICE
+    path: Path, rows: list[dict[str, Any]], error: type[UserError] = ConfigError, advice: str | None = None
 ) -> None:
     """Add lines of JSON to a file. Raises `error` with the advice if it cannot be written."""
     if rows:

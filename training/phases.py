@@ -158,7 +158,7 @@ class PhaseRunner:
         what = f"the loss of {', '.join(sorted(bad_terms))}" if bad_terms else "the gradient"
         if count >= self.max_bad_steps:
             raise TrainingStopped(
-                f"{what} of phase {phase.name} is not finite after {nimg} images, for the {count}th step in a "
-                f"row (max_bad_steps={self.max_bad_steps}). Lower the learning rate, raise gamma, or use fp32=True.",
+                f"{what} of phase {phase.name} is not finite after {nimg} images, for {count} steps in a row "
+                f"(max_bad_steps={self.max_bad_steps}). Lower the learning rate, raise gamma, or use fp32=True.",
                 everywhere=True,
             )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import socket
 import sys
@@ -85,7 +86,8 @@ class Reporter:
         to_go = max(self.total_kimg - nimg / 1000, 0) * pace
         memory = memory_gb(self.device)
         times = {"elapsed": self.elapsed, "s_per_kimg": pace, "memory_gb": memory, "timestamp": now}
-        line = {"nimg": nimg, "tick": tick, "stats": statistics, "time": times}
+        known = {name: {k: v if math.isfinite(v) else None for k, v in s.items()} for name, s in statistics.items()}
+        line = {"nimg": nimg, "tick": tick, "stats": known, "time": times}  # JSON has no NaN
         losses = "  ".join(f"{name.removeprefix('loss/')} {s['mean']:.3f}" for name, s in statistics.items())
         if self._bar is not None:
             self._bar.clear()

@@ -19,8 +19,9 @@ def build_run(config: Mapping[str, Any], device: torch.device, resume: str | Non
     """A run before its first batch, and its phases. resume: a snapshot whose weights it starts from."""
     torch.manual_seed(config["seed"])
     nets = {name: net.eval().to(device) for name, net in build_nets(config).items()}
+    averages = build_averages(config, nets)
     if resume:
-        start_from_weights(nets, resume)
+        start_from_weights(nets, resume, averages)
     phases = build_phases(config, nets)
     for name in {name for phase in phases for name in phase.nets}:
         part_of(nets, name).train()
@@ -29,7 +30,6 @@ def build_run(config: Mapping[str, Any], device: torch.device, resume: str | Non
         nets, optimizers, seed=config["seed"], batch_gpu=config["batch_gpu"], clips=clips,
         max_bad_steps=config["max_bad_steps"],
     )  # fmt: skip
-    averages = build_averages(config, nets)
     return RunState(nets=nets, averages=averages, optimizers=optimizers, runner=runner), phases
 
 
@@ -39,6 +39,8 @@ def build_averages(
     """Name -> (net it follows, rule, slow copy)."""
     averages = {}
     for name, entry in (config["emas"] or {}).items():
+        if entry["net"] not in nets:
+            raise ConfigError(f"emas.{name}.net names {entry['net']}, but there are only {', '.join(nets)}")
         rule = WeightAverage(**{key: value for key, value in entry.items() if key != "net"})
         averages[name] = (entry["net"], rule, copy.deepcopy(nets[entry["net"]]).eval().requires_grad_(False))
     return averages

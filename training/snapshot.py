@@ -42,11 +42,13 @@ class OpenedNetwork:
 
 def save_snapshot(path: Path, nets: Mapping[str, nn.Module], config: Mapping[str, Any], nimg: int) -> None:
     """Write nets under their names. Raises CheckpointError if the file cannot be written whole."""
-    tensors = {
-        f"{name}/{key}": t.detach().cpu().contiguous()
-        for name, net in nets.items()
-        for key, t in net.state_dict().items()
-    }
+    tensors: dict[str, Tensor] = {}
+    stored: set[int] = set()  # the format holds no memory twice, and nets may share theirs
+    for name, net in nets.items():
+        for key, value in net.state_dict().items():
+            t = value.detach().cpu().contiguous()
+            tensors[f"{name}/{key}"] = t.clone() if (memory := t.untyped_storage().data_ptr()) in stored else t
+            stored.add(memory)
     metadata = {"format": FORMAT, "config": json.dumps(config), "nimg": str(nimg)}
     data = safetensors.torch.save(tensors, metadata)
     write_whole(data, path)

@@ -136,6 +136,8 @@ def test_decompression_bombs(tmp_path):
 def test_labels_that_are_no_json(tmp_path):
     told(packed(tmp_path / "x.zip", {**numbered(2), "dataset.json": b"{"}), "x.zip", "dataset.json", "no JSON")
     told(packed(tmp_path / "y.zip", {**numbered(2), "dataset.json": b"[1]"}), "dataset.json", "object")
+    deep = b'{"labels": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    told(packed(tmp_path / "z.zip", {**numbered(2), "dataset.json": deep}), "z.zip: dataset.json", "no JSON", "depth")
 
 
 @pytest.mark.parametrize("labels", [[1, 2, 3], [[NAMES[0]]], {"a": 1}, "abc", [[0, NAMES[0]]]])
@@ -150,9 +152,11 @@ def test_no_labels_for_cond(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "bad", "word"),
-    [((0, 1, -1), 2, "-1"), ((0, 1, 10**9), 2, "range"), ((0, 1, 2.5), 2, "2.5"), ((0, 1, [1.0]), 2, "[1.0]"),
+    [((0, 1, -1), 2, "-1"), ((0, 1, 10**9), 2, "range"),
+     ((0, 1, 10**400), 2, "...0000000000000000000, out of"), ((0, 1, 2.5), 2, "2.5"), ((0, 1, [1.0]), 2, "[1.0]"),
      ((0, None, 1), 1, "None"), (([1, 2], [1, 2, 3], [1, 2]), 1, "3 numbers"), (([1], 4, [2]), 1, "4"),
-     (([1, 2], [1, "a"], [1, 2]), 1, "'a'"), (([1.0], [float("nan")], [2.0]), 1, "NaN")],
+     (([1, 2], [1, "a"], [1, 2]), 1, "'a'"), (([1.0], [float("nan")], [2.0]), 1, "NaN"),
+     (([1.0], [10**400], [2.0]), 1, "as large"), (([1.0], [-1e39], [2.0]), 1, "-1e+39")],
 )  # fmt: skip
 def test_wrong_class_labels(tmp_path, values, bad, word):
     path = packed(tmp_path / "x.zip", numbered(3), labels=rows(*values))
@@ -193,6 +197,23 @@ def test_insisting_on_cameras(tmp_path):
 def test_unknown_settings_are_told(tmp_path):
     with pytest.raises(ConfigError, match=r"no setting poses.*subset_seed"):
         open_dataset(packed(tmp_path / "x.zip", numbered(1)), poses="face")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [("cache", "maybe", "true or false or null"), ("cache", 1, "true"), ("cameras", 0, "true or false"),
+     ("subset_seed", "a", "a whole number"), ("subset_seed", 1.5, "a whole number"),
+     ("kind", "x", "labels, edges, depth or null"), ("num_classes", "a", "a whole number or null")],
+)  # fmt: skip
+def test_settings_of_another_type_are_told(tmp_path, setting, value, wanted):
+    path = packed(tmp_path / "x.zip", numbered(1))
+    with pytest.raises(ConfigError, match=rf"x\.zip wants {wanted}.* for {setting}, not {value}\.$"):
+        open_dataset(path, labels=path, **{setting: value})
+
+
+def test_settings_of_critters_have_types_too():
+    with pytest.raises(ConfigError, match="data=critters wants true or false for depth, not no"):
+        open_dataset("critters", depth="no")
 
 
 def test_items_out_of_range(tmp_path):

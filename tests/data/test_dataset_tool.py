@@ -157,6 +157,21 @@ def test_cifar_10(tmp_path):
     assert [label for _, label in labels] == [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]
 
 
+PIXELS = np.zeros((2, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [[1], "x", {"data": PIXELS}, {"data": "text", "labels": [0, 1]}, {"data": PIXELS, "labels": 5},
+     {"data": PIXELS, "labels": [0]}, {"data": PIXELS, "labels": [0, 1, 2]}, {"data": PIXELS, "labels": [0, "a"]},
+     {"data": PIXELS.astype(float), "labels": [0, 1]}, {"data": PIXELS[:, :3000], "labels": [0, 1]}],
+)  # fmt: skip
+def test_batches_of_cifar_10_that_hold_something_else_are_told(tmp_path, payload):
+    source = cifar(tmp_path / "cifar-10-python.tar.gz", payload)
+    with pytest.raises(DataError, match=r"cifar-10-python.*data_batch_1 does not hold images with a class number each"):
+        open_source(source)
+
+
 class Evil:
     def __init__(self, path: Path) -> None:
         self.path = str(path)

@@ -1,9 +1,12 @@
 """Critters as zips, and the writer that makes zips and folders."""
 
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 
 from dnnlib.errors import DataError
 from tests.data.files import ROOT, app, quietly
+from tests.runs import finish, launch
 from training.data.critters import LABELS, Critters
 from training.data.export import DEPTH_UNIT, write_critters
 from training.data.opening import open_dataset
@@ -58,6 +62,35 @@ def test_make_critters_is_the_same_with_workers_and_says_where_things_are(tmp_pa
     assert "b_maps.zip" in done.stdout
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert (tmp_path / "a_maps.zip").read_bytes() == (tmp_path / "b_maps.zip").read_bytes()
+
+
+def test_more_workers_than_a_machine_bears_are_refused(tmp_path):
+    done = app("make_critters", f"--dest={tmp_path}/c.zip", "--workers=100000")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: workers=100000 must be a whole number from 0 to 256.\n"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_who_is_asked_to_end_leaves_no_draft(tmp_path, workers):
+    process = launch("apps/make_critters.py", f"--dest={tmp_path}/c.zip", "--num=100000", f"--workers={workers}")
+    while process.poll() is None and not os.listdir(tmp_path):
+        time.sleep(0.02)
+    assert os.listdir(tmp_path) == [f".c.zip.{process.pid}.partial"]
+    process.terminate()
+    assert "Traceback" not in finish(process, 128 + signal.SIGTERM)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_worker_is_told(tmp_path):
+    def kill(files, total, unit):
+        yield next(files)
+        multiprocessing.active_children()[0].kill()
+        yield from files
+
+    with pytest.raises(DataError, match="a worker was killed"):
+        write_critters(Critters(resolution=8, size=1000), f"{tmp_path}/c.zip", {}, "class", 1, kill)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):

@@ -1,6 +1,7 @@
 """Images with maps beside them."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -97,6 +98,21 @@ def test_bad_maps_are_told(tmp_path, bad, content, word):
 def test_an_unknown_kind_is_told(tmp_path):
     path, beside = two(tmp_path, {name: label_map(i) for i, name in enumerate(numbered(3))}, kind="normals")
     with pytest.raises(DataError, match="normals"):
+        open_dataset(path, labels=beside)
+
+
+@pytest.mark.parametrize("kind", ["labels", "depth"])
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [("unit", "abc", "'abc'"), ("unit", [1], "[1]"), ("unit", None, "None"), ("unit", float("nan"), "nan"),
+     ("unit", True, "True"), ("unit", 0, "0"), ("unit", 1e39, "1e+39"), ("unit", 10**400, "1000"),
+     ("classes", 5, "5"), ("classes", None, "None"), ("classes", "abc", "'abc'")],
+)  # fmt: skip
+def test_what_the_maps_say_of_themselves_is_checked(tmp_path, kind, key, value, shown):
+    path, beside = two(tmp_path, {name: picture(i, mode="I;16") for i, name in enumerate(numbered(3))}, **{
+        "kind": kind, key: value
+    })  # fmt: skip
+    with pytest.raises(DataError, match=f'maps.zip: dataset.json: "{key}" is {re.escape(shown)}'):
         open_dataset(path, labels=beside)
 
 

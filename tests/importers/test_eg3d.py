@@ -153,6 +153,13 @@ def test_what_cannot_be_replayed_is_said(fixtures, kind, change, reason):
         replay(kind, changed(metadata, "call_args", **change), tensors)
 
 
+def test_another_way_to_resize_reals_is_not_replayed(fixtures):
+    metadata, tensors = fixtures["eg3d_losses"]
+    loss = json.loads(metadata["init_kwargs"])["loss"] | {"filter_mode": "classic"}
+    with pytest.raises(CheckpointError, match="filter_mode='classic' cannot be replayed"):
+        replay("eg3d_losses", changed(metadata, "init_kwargs", loss=loss), tensors)
+
+
 def test_kinds_without_network_or_replay():
     with pytest.raises(CheckpointError, match="no network"):
         import_network("eg3d_camera", {"init_kwargs": "{}"}, {})

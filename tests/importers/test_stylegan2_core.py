@@ -96,6 +96,7 @@ DISCRIMINATORS = [
     {"architecture": "orig", "mbstd_num_channels": 0, "activation": "relu"},
     {"mbstd_group_size": None, "mbstd_num_channels": 5, "freeze_layers": 5},
     {"resample_filter": [1, 2, 1], "mbstd_group_size": 2, "head_activation": "swish"},
+    {"activation": "relu", "head_activation": "lrelu"},  # the reference's head does not follow its blocks
 ]
 
 
@@ -105,14 +106,13 @@ def test_a_discriminator_is_rebuilt_from_its_tensors(options: dict):
     D = scrambled(StyleGAN2Discriminator(**options))
     state = released(D, {})
     state["b16.resample_filter"] = setup_filter(options.get("resample_filter", [1, 3, 3, 1]))
+    activation = options.get("head_activation", options.get("activation", "lrelu"))
     head = {"mbstd_group_size": options.get("mbstd_group_size", 4)}
     told = {
         "conv_clamp": options["conv_clamp"],
         "block_kwargs": {k: options[k] for k in ("activation", "freeze_layers") if k in options},
-        "epilogue_kwargs": head | ({"activation": a} if (a := options.get("head_activation")) else {}),
+        "epilogue_kwargs": head | ({} if activation == "lrelu" else {"activation": activation}),
     }
-    if "activation" in options:
-        told["epilogue_kwargs"]["activation"] = options["activation"]
     copy = import_network("stylegan2_core_discriminator", {"init_kwargs": json.dumps(told)}, state)
     label = torch.randn(4, options["label_dim"]) if "label_dim" in options else None
     seen = GeneratorOutput(image=torch.randn(4, options.get("img_channels", 3), 16, 16))

@@ -8,10 +8,12 @@ import pytest
 from torch import Tensor, nn
 
 from apps import calc_metrics
-from dnnlib.errors import CheckpointError, ConfigError, TrainingStopped
+from dnnlib.errors import CheckpointError, ConfigError, DataError, TrainingStopped
 from metrics.fid import Frechet
+from tests.data.files import numbered, packed
 from tests.toy_sphere import BallGenerator
 from training.build import build
+from training.cli.main import prepared
 from training.contracts import CameraRig
 from training.data.critters import Critters
 from training.data.dataset import Sample
@@ -81,6 +83,44 @@ def test_what_makes_no_pictures_is_not_measured(monkeypatch, network: Path):
     monkeypatch.setattr("training.snapshot.open_network", lambda path, device: opened)
     with pytest.raises(CheckpointError, match=r"net 1\.safetensors makes no pictures: its network G is a Linear"):
         call(monkeypatch, f"--network={network}", "--metrics=reprojection")
+
+
+@pytest.mark.parametrize("kind", ["critters", "critters:sphere", "folder"])
+def test_data_of_another_kind_than_those_of_training_are_measured_against(monkeypatch, tmp_path: Path, capsys, kind):
+    images, maps = packed(tmp_path / "z.zip", numbered(3, side=16)), packed(tmp_path / "m.zip", numbered(3, mode="L"))
+    own, others, items = (images, "critters", 10_000) if kind == "folder" else (kind, images, 3)
+    words = ["model=stylegan2", "resolution=16", f"dataset={kind.partition(':')[0]}", f"data={own}"]
+    config = {**prepared(words)[0], "labels": maps if kind == "folder" else "labels"}
+    opened = OpenedNetwork(BallGenerator(), CameraRig(radius=2.7, focal=3.0), config, nimg=5)
+    monkeypatch.setattr("training.snapshot.open_network", lambda path, device: opened)
+    call(monkeypatch, f"--network={images}", "--metrics=reprojection", f"--data={others}", "--batch=64")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["data_items"] == items
+    with pytest.raises(DataError, match=r"nowhere\.zip does not exist"):
+        call(monkeypatch, f"--network={images}", "--metrics=reprojection", f"--data={tmp_path}/nowhere.zip")
+
+
+def test_data_of_the_same_kind_are_opened_with_the_settings_of_training():
+    config = {"data": "critters", "labels": "edges", "mirror": True, "dataset": {"resolution": 16, "seed": 3}}
+    assert calc_metrics.reals_of(config, None) == config
+    assert calc_metrics.reals_of(config, "critters:sphere") == {**config, "data": "critters:sphere", "labels": None}
+
+
+def test_where_results_cannot_be_kept_is_told_before_anything_else(monkeypatch, tmp_path: Path):
+    line = ["--network=nowhere", "--metrics=reprojection"]
+    for out, why in ((tmp_path / "no" / "x.jsonl", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=rf"^cannot write {out}: {why}; choose another file or folder$"):
+            call(monkeypatch, *line, f"--out={out}")
+    monkeypatch.setattr("os.fsync", lambda _: exec("raise OSError(28, 'No space left on device')"))
+    with pytest.raises(ConfigError, match="No space left on device; free some space"):
+        call(monkeypatch, *line, f"--out={tmp_path}/x.jsonl")
+
+
+def test_a_look_whether_results_can_be_kept_changes_nothing(monkeypatch, tmp_path: Path):
+    (tmp_path / "old.jsonl").write_text("{}\n")
+    for name in ("new.jsonl", "old.jsonl"):
+        with pytest.raises(CheckpointError):
+            call(monkeypatch, "--network=nowhere", "--metrics=reprojection", f"--out={tmp_path / name}")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.jsonl", "{}\n")]
 
 
 def test_unknown_metrics_are_refused_with_the_nearest(monkeypatch):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from torch_utils.ops.conv2d_resample import conv2d_resample
+from torch_utils.ops.conv2d_resample import conv2d_resample, pointwise_conv2d
 from torch_utils.ops.modulated_conv import modulated_conv2d
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
@@ -23,6 +23,22 @@ def by_definition(x, w, f, up, down, padding, groups, flip_weight):
     x = upfirdn2d(x, f if up > 1 else None, up=up, padding=(before, after, before, after), gain=up**2)
     x = F.conv2d(x, w if flip_weight else w.flip([2, 3]), groups=groups)
     return upfirdn2d(x, f, down=down) if down > 1 else x
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (3, 4, 5, 5), (1, 4, 16, 1), (17, 4, 4, 4)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_1x1_convolution_mixes_channels_pixel_by_pixel(shape, layout):
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    w, b = torch.randn(6, 4, 1, 1).double().requires_grad_(), torch.randn(6).double().requires_grad_()
+    want = torch.einsum("nihw,oi->nohw", x, w[:, :, 0, 0]) + b[:, None, None]
+    got = pointwise_conv2d(x, w, b)
+    assert got.is_contiguous(memory_format=layout)
+    assert torch.allclose(got, want, atol=1e-12)
+    slopes = [torch.autograd.grad(y.square().sum(), (x, w, b), create_graph=True) for y in (got, want)]
+    for one, other in zip(*slopes, strict=True):
+        assert torch.allclose(one, other, atol=1e-10)
+    bends = [torch.autograd.grad(slope.square().sum(), w)[0] for slope, *_ in slopes]
+    assert torch.allclose(*bends, rtol=1e-10)
 
 
 @pytest.mark.parametrize("f", [BINOMIAL, SKEWED])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -169,26 +170,45 @@ SKEWED = [[1, 0, 0, 0], [0.1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 LENS = [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
 
 
+def film(**lens: object) -> str:
+    return json.dumps({**lens, "frames": [{"transform_matrix": np.eye(4).tolist()}]})
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("not json", "is not JSON"),
+        ("not json", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "holds no cameras"),
         ('{"frames": 3}', "holds no cameras"),
         ("[[1, 2, 3]]", "camera 0: a row has 25 numbers"),
-        ('[{"cam2world": [1, 2]}]', "camera 0: cam2world has 2 numbers"),
+        ('[{"cam2world": [1, 2]}]', "camera 0: cam2world is not 4 x 4 numbers"),
+        ('[{"cam2world": [[1, 0, 0, 0, 0], [1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}]', "cam2world is not 4 x 4 numbers"),
+        ('[{"cam2world": [[[1]], 1, 1, 1]}]', "cam2world is not 4 x 4 numbers"),
+        (json.dumps([["1"] * 25]), "every entry of cam2world must be a number"),
+        (json.dumps([[10**400] * 25]), "every entry of cam2world must be a number between -1e+09 and 1e+09"),
+        (json.dumps([[math.nan] * 25]), "every entry of cam2world must be a number"),
         (json.dumps([{"cam2world": np.eye(4).tolist()}]), "'intrinsics' is missing"),
         (json.dumps([{"cam2world": SKEWED, "intrinsics": LENS}]), "is no rotation"),
         (json.dumps([{"cam2world": np.diag([1, 1, -1, 1]).tolist(), "intrinsics": LENS}]), "is no rotation"),
         (json.dumps({"fl_x": 500, "w": 1, "h": 1, "frames": [{"transform_matrix": np.eye(4).tolist()}]}), "divide"),
         (json.dumps({"frames": [{"transform_matrix": np.eye(4).tolist()}]}), "'camera_angle_x' is missing"),
-        ("[5]", "camera 0"),
+        (film(camera_angle_x=0), "camera_angle_x must be a number between 0.001 and 3.14159"),
+        (film(camera_angle_x=5e-324), "camera_angle_x must be"),
+        (film(camera_angle_x=math.inf), "camera_angle_x must be"),
+        (film(camera_angle_x=0.2, w=0), "w must be a number between 0 and"),
+        (film(fl_x=5, w=0, h=1), "w must be a number between 0 and"),
+        (film(fl_x=5, w=10**400, h=1), "w must be"),
+        (film(fl_x=5, w="9", h=1), "w must be"),
+        (film(fl_x=5, w=1e-320, h=1), "not finite in image widths"),
+        ("[5]", "camera 0: a camera is a row of 25 numbers, or an object"),
+        ('["transform_matrix"]', "camera 0: a camera is a row"),
     ],
 )
 def test_a_file_without_cameras_is_refused(text: str, complaint: str, tmp_path: Path):
     file = tmp_path / "cameras.json"
     file.write_text(text)
-    with pytest.raises(DataError, match="cameras.json.*" + complaint.replace("(", r"\(")):
+    with pytest.raises(DataError, match="cameras.json.*" + re.escape(complaint)):
         CameraFile(path=str(file)).cameras(FACE)
 
 
@@ -223,6 +243,13 @@ def test_a_wrong_value_is_refused(name: str, option: str):
     key, _, value = option.partition("=")
     with pytest.raises(ConfigError, match=rf"{key}={value}"):
         build(load_program(name, [*given, (key, value)]), where=name)
+
+
+@pytest.mark.parametrize(("fov", "swing"), [(17, 100), (17, -17), (100, 90), (0.1, 0.05)])
+def test_a_field_of_view_stays_one_while_it_swings(fov: float, swing: float):
+    with pytest.raises(ConfigError, match=rf"fov={fov} and fov_swing={swing}: .* leave 0\.1 to 179 degrees"):
+        build(load_program("trajectory_front", [("fov", str(fov)), ("fov_swing", str(swing))]), where="film")
+    assert len(cameras("trajectory_front", fov="null", fov_swing=swing)) == 36  # the rig's lens does not swing
 
 
 def test_there_is_a_test_for_every_program():

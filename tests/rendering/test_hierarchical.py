@@ -65,6 +65,14 @@ def test_chunks_change_nothing(settings, chunk):
         torch.testing.assert_close(getattr(cut, name), getattr(whole, name), atol=1e-6, rtol=1e-6)
 
 
+def test_bins_of_equal_disparity_start_in_front_of_the_camera():
+    with pytest.raises(ConfigError, match="near=0: spacing=disparity"):
+        RaySettings(near=0, far=3, spacing="disparity")
+    assert RaySettings(near=0, far=3).near == 0
+    near = render(fog, torch.zeros(2), RaySettings(near=0.1, far=3, spacing="disparity", samples=(8, 0))).nearest
+    torch.testing.assert_close(near, torch.full_like(near, 1 / (15 / 16 / 0.1 + 1 / 16 / 3)))  # 8 bins from 10 to 1/3
+
+
 def test_one_scene_is_seen_from_many_cameras():
     many = render(waves, torch.tensor([0.7]), angles=(0.2, -0.5, 0.9))
     for i, angle in enumerate((0.2, -0.5, 0.9)):

@@ -70,6 +70,7 @@ def _piecewise_linear(
         x, inplace = torch.add(b if gain == 1 else b * gain, x, alpha=gain), True
     elif gain != 1:
         x, inplace = x * gain, True
+    inplace = inplace and not x._is_view()  # autograd would copy what the view shows more than once
     return x if slope == 1 and clamp is None else _Kinks.apply(x, slope, clamp, inplace)
 
 

@@ -61,7 +61,9 @@ def check_device(config: Mapping[str, Any]) -> None:
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
-    """Batch, micro-batch and resolution fit one another."""
+    """There is something to train; batch, micro-batch and resolution fit one another."""
+    if round(config["kimg"] * 1000) < 1:
+        raise ConfigError(f"kimg={config['kimg']} is less than one image: it counts thousands.")
     batch, batch_gpu, gpus = config["batch"], config["batch_gpu"], config["gpus"]
     if batch % (batch_gpu * gpus):
         raise ConfigError(
@@ -118,7 +120,7 @@ def check_parts(config: Mapping[str, Any]) -> None:
         check_samples(config["samples"], nets, {name: followed for name, (followed, _, _) in averages.items()})
     if config["resume"]:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-            start_from_weights(nets, config["resume"])
+            start_from_weights(nets, config["resume"], averages)
     nets = with_small_weights(nets)
     for name, entry in config["optimizers"].items():
         with blaming(f"optimizers.{name}"):

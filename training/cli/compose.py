@@ -21,7 +21,7 @@ from dnnlib.hints import fits, in_words
 from dnnlib.limits import check_numbers
 from dnnlib.options import nearest
 from training.cli.formulas import FORMULAS
-from training.cli.keys import CONFIGS, ELSEWHERE, HINTS, groups, top_level_keys
+from training.cli.keys import CONFIGS, ELSEWHERE, HINTS, OPTIONAL, groups, top_level_keys
 
 OPEN_NODES = ("nets", "optimizers", "emas", "critics", "phases", "dataset", "samples", "rig", "init")
 DATA_KEYS = ("data", "labels", "cond", "mirror", "subset", "dataset")
@@ -52,7 +52,9 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     for override in others:
         if override.package is None:
             _check_key(override, reference)
-    return _compose([*overrides, *measured]) if others else reference
+    config = _compose([*overrides, *measured]) if others else reference
+    _check_size(config)
+    return config
 
 
 def resolved(config: DictConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def _check_key(override: Override, reference: DictConfig) -> None:
     value = override.value()
     if isinstance(value, str) and "${" in value and key not in HINTS:
         return
-    hint = HINTS.get(key, _hint_of(default))
+    hint = HINTS.get(key, _hint_of(key.rpartition(".")[2], default))
     if not fits(value, hint):
         raise ConfigError(f"{key}={value}: expected {in_words(hint)}.")
     if OmegaConf.is_list(default) and not isinstance(value, list):
@@ -181,11 +183,19 @@ def _check_own(key: str, reference: DictConfig) -> None:
             return
 
 
-def _hint_of(default: Any) -> Any:
-    """The type that a default suggests."""
+def _check_size(config: DictConfig) -> None:
+    """Raises ConfigError unless the model has the column of its sizes that spec.size chooses."""
+    size, sizes = OmegaConf.select(config, "spec.size"), OmegaConf.select(config, "model.sizes")
+    if sizes is not None and size not in sizes:
+        raise ConfigError(f"spec.size={size}: model={config.choices.model} has no such size{nearest(str(size), sizes)}")
+
+
+def _hint_of(name: str, default: Any) -> Any:
+    """The type that a setting's default suggests."""
     if isinstance(default, (bool, str)):
         return type(default)
-    return float if isinstance(default, (int, float)) else Any
+    number = float | None if name in OPTIONAL else float
+    return number if isinstance(default, (int, float)) else Any
 
 
 def _suggestions(key: str, reference: DictConfig) -> str:

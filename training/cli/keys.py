@@ -23,6 +23,11 @@ HINTS: dict[str, Any] = {  # what a top-level key takes
     "offline": bool, "dry_run": bool, "desc": str | None, "max_bad_steps": int,
 }  # fmt: skip
 
+OPTIONAL = (  # settings with a number as default that may be null: by name, wherever they stand
+    "near", "far", "probability", "raw_resolution_initial", "mbstd_group_size", "num_ws", "rampup",
+    "ema_rampup",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Key:

@@ -7,17 +7,23 @@ off first, so data='/a b.zip' and data="'/a b.zip'" are the same.
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnnlib.errors import ConfigError
-from training.cli.keys import groups, top_level_keys
+from training.cli.keys import HINTS, groups, top_level_keys
 
 PATH_KEYS = ("outdir", "data", "labels", "resume", "resume_run", "desc")
 FLAGS = {"-h": "help", "--help": "help", "-m": "multirun", "--multirun": "multirun"}
 NULL_WORDS = ("null", "None", "none", "noresume")
 READER = "folder"  # the choice of group dataset for data that are no name of ours
 ADA_PRESETS = ("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar")  # were --cfg, are spec
+SWITCHES = {*(key for key, hint in HINTS.items() if hint is bool), "model.pose_conditioning"}
+SWITCHED = {
+    "1": "True", "t": "True", "y": "True", "yes": "True", "on": "True",
+    "0": "False", "f": "False", "n": "False", "no": "False", "off": "False",
+}  # fmt: skip
 NVIDIA = {  # options of the StyleGAN family that are called otherwise here; the rest only lose their dashes
     "cbase": "spec.channel_base", "cmax": "spec.channel_max", "glr": "spec.glr", "dlr": "spec.dlr",
     "map_depth": "spec.mapping_layers", "mbstd_group": "spec.mbstd_group", "n": "dry_run",
@@ -26,7 +32,7 @@ NVIDIA = {  # options of the StyleGAN family that are called otherwise here; the
     "gen_pose_cond": "model.pose_conditioning", "gpc_reg_prob": "model.swap_probability",
     "gpc_reg_fade_kimg": "model.swap_fade_kimg", "neural_rendering_resolution_initial": "model.raw_resolution",
     "neural_rendering_resolution_final": "model.raw_resolution_final",
-    "neural_rendering_resolution_fade_kimg": "model.raw_fade_kimg",
+    "neural_rendering_resolution_fade_kimg": "model.raw_fade_kimg", "mask_data": "labels",
 }  # fmt: skip
 
 
@@ -46,13 +52,15 @@ def read(argv: Sequence[str]) -> Line:
         return Line([], help=True)
     words = [word for word in argv if word not in FLAGS]
     if any(word.startswith("-") for word in words):
-        raise ConfigError(f"keys are written without dashes here: {translated(words)}")
+        raise ConfigError(translated(argv))
     plain = {key.name for key in top_level_keys()}
     overrides = []
     for word in words:
         key, equals, value = word.partition("=")
         if not word.strip():
             raise ConfigError(r"there is an empty word on the command line, perhaps a space after a backslash (\ ).")
+        if equals and not key.lstrip("+~"):
+            raise ConfigError(f"{word} has no key: write KEY{equals}{value or 'VALUE'}; --help lists the keys.")
         if not equals and not key.startswith("~"):
             close = difflib.get_close_matches(key, [*plain, *groups()], n=1)
             raise ConfigError(
@@ -109,29 +117,47 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
 
 
-def translated(words: Sequence[str]) -> str:
-    """The same command in our spelling, from options with dashes."""
-    spelt = []
-    waiting = None  # an option whose value is the next word
+def translated(argv: Sequence[str]) -> str:
+    """What to say of options with dashes: the same command in our spelling, and which of them are not here."""
+    spelt, absent = [word for word in argv if word in FLAGS], []
+    for typed, option, value in _options([word for word in argv if word not in FLAGS]):
+        ours = _respelt(option, value)
+        spelt += ours
+        absent += [] if ours else [typed]
+    unknown = f"{', '.join(absent)}: not here (--help lists what is); " if absent else ""
+    return f"{unknown}keys are written without dashes here: {' '.join(['python run_train.py', *spelt])}"
+
+
+def _options(words: Sequence[str]) -> list[tuple[str, str, str]]:
+    """What was typed, the option's name and its value, which may be the next word; without one it is a switch."""
+    found: list[tuple[str, str, str]] = []
+    waiting = False  # for the value of the last option
     for word in words:
-        if word.startswith("-"):
-            if waiting:
-                spelt.append(_respelt(waiting, "True"))
-            name, equals, value = word.lstrip("-").partition("=")
-            waiting = None if equals else name
-            spelt += [_respelt(name, value)] if equals else []
-        elif waiting:
-            spelt.append(_respelt(waiting, word))
-            waiting = None
+        name, equals, value = word.lstrip("-").partition("=")
+        if waiting and not word.startswith("-"):
+            found[-1] = (f"{found[-1][0]} {word}", found[-1][1], word)
+            waiting = False
         else:
-            spelt.append(word)
-    spelt += [_respelt(waiting, "True")] if waiting else []
-    return f"python run_train.py {' '.join(spelt)}"
+            found.append((word, name, value if equals else "True"))
+            waiting = word.startswith("-") and not equals
+    return found
 
 
-def _respelt(option: str, value: str) -> str:
+def _respelt(option: str, value: str) -> list[str]:
+    """The option as words of ours, quoted for a shell; none if it is not here."""
+    if option.startswith("~"):
+        return [option]
     name = option.replace("-", "_")
-    shown = f'"{value}"' if re.search(r"[^\w./~,:+-]", value) else value
+    name = NVIDIA.get(name, name)
+    if name == "cfg" and value in ADA_PRESETS:
+        return ["model=stylegan2", f"spec={value}"]
     if name == "cfg":
-        return f"spec={value}" if value in ADA_PRESETS else f"model=eg3d_{value}"
-    return f"{NVIDIA.get(name, name)}={shown}"
+        return [f"model=eg3d_{value}"] if f"eg3d_{value}" in groups()["model"] else []
+    if name == "metrics" and not {*value.strip("[]").split(",")} <= {*NULL_WORDS, *groups(["metric"])["metric"]}:
+        return []
+    if name not in (*HINTS, *groups(), "metrics") and "." not in name:
+        return []
+    if name in SWITCHES:
+        value = SWITCHED.get(value.lower(), value)
+    plain = re.fullmatch(r"[\w./~,:+-]+", value)
+    return [f"{name}={value if plain else shlex.quote(value)}"]

@@ -11,28 +11,34 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dnnlib.errors import TrainingStopped
-from training.cli.keys import CONFIGS, default_of
+from training.cli.keys import CONFIGS
+from training.cli.overrides import PATH_KEYS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run_train.py"
 
 
 def job(config: DictConfig) -> None:
     """One run of the sweep. At the top of a module, so that launchers can send it elsewhere."""
-    words = list(HydraConfig.get().overrides.task)
+    words = [_as_typed(word, config) for word in HydraConfig.get().overrides.task]
     code = subprocess.run([sys.executable, str(SCRIPT), *words]).returncode
     if code:
         raise TrainingStopped(f"run_train.py {' '.join(words)} ended with exit code {code}")
 
 
+def _as_typed(word: str, config: DictConfig) -> str:
+    """The word as a person types it: a path as it is, not in Hydra's spelling."""
+    key = word.partition("=")[0]
+    name = key.lstrip("+")
+    return f"{key}='{OmegaConf.select(config, name)}'" if name in PATH_KEYS or name.startswith("init.") else word
+
+
 def sweep(overrides: Sequence[str]) -> int:
     """Run every combination of the line's values; returns 0, or 1 if one of them failed."""
-    given = {key: value for key, _, value in (word.partition("=") for word in overrides)}
-    outdir = given.get("outdir", default_of("outdir")).strip("'")
-    quiet = [f"hydra.sweep.dir='{outdir}/sweeps'", "hydra.output_subdir=null", "hydra.job.chdir=False"]
-    logs = [] if "hydra/job_logging" in given else ["hydra/job_logging=none"]
+    quiet = ["hydra.sweep.dir='${outdir}/sweeps'", "hydra.output_subdir=null", "hydra.job.chdir=False"]
+    logs = [] if any(word.startswith("hydra/job_logging=") for word in overrides) else ["hydra/job_logging=none"]
     sys.argv = [str(SCRIPT), "--multirun", *overrides, *quiet, *logs]
     main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)
     try:

@@ -67,7 +67,10 @@ class Critters(DataSet):
     ) -> None:  # fmt: skip
         check_numbers({"resolution": resolution, "seed": seed, "size": size}, "critters", DataError)
         if poses not in RIGS or maps not in (None, "labels", "edges"):
-            raise DataError(f"critters know poses=face|sphere and maps=labels|edges, not {poses} and {maps}.")
+            raise DataError(
+                "critters are data=critters (faces) or data=critters:sphere, and their maps are labels=labels or "
+                f"labels=edges; there are no poses {poses} with maps {maps}."
+            )
         self.name = "critters" if poses == "face" else f"critters-{poses}"
         self.resolution, self.seed, self.rig = resolution, seed, RIGS[poses]
         self.label_dim = len(CLASSES) if cond else 0

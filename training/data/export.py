@@ -2,8 +2,10 @@
 apps/make_critters.py."""
 
 import json
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from .pictures import png
 from .writer import image_name, writing
 
 DEPTH_UNIT = 1e-4  # scene units of one step of a 16-bit depth map; 0 is background
+ENDING = (signal.SIGINT, signal.SIGTERM)
 MAPS: dict[str, dict[str, Any]] = {
     "labels": {"kind": "labels", "classes": LABELS, "palette": PALETTE},
     "edges": {"kind": "edges"},
@@ -48,8 +51,24 @@ def _all_files(critters: Critters, kinds: tuple[str, ...], workers: int) -> Iter
     if not workers:
         yield from map(make, range(len(critters)))
         return
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(make, range(len(critters)), chunksize=16)
+    pool = ProcessPoolExecutor(workers, initializer=_prepare_worker)
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # Python loses what they raise while it forks
+        made = pool.map(make, range(len(critters)), chunksize=16)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        yield from made
+    except BrokenProcessPool as error:
+        why = "a worker was killed, as happens where memory runs out"
+        raise DataError(f"{why}: give fewer workers, or more memory.") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells the whole group, and the parent ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def known_about(critters: Critters, labels: Literal["class", "camera"]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ may hold "cameras": [[name, [25 numbers]], ...] beside classes. Everything is ch
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .archive import Archive
 LABELS_FILE = "dataset.json"
 
 CAMERA = 25
+LARGEST = float(np.finfo(np.float32).max)  # what numbers are kept as
 MAX_CLASS = 100_000  # a larger index is no class: its one-hot vector would not fit
 
 
@@ -70,8 +72,8 @@ def read_json(text: bytes, where: str) -> dict[str, Any]:
     """The JSON object in a file's bytes."""
     try:
         content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON that can be read ({error}).") from None
     if not isinstance(content, dict):
         raise DataError(f'{where} must hold an object such as {{"labels": [["00000/img00000000.png", 0], ...]}}.')
     return content
@@ -101,9 +103,9 @@ def _classes(values: Sequence[Any], names: Sequence[str], where: str) -> np.ndar
     """Class indices as int64 [N]."""
     for name, value in zip(names, values, strict=True):
         if type(value) is not int:
-            raise DataError(f"{where}: the label of {name} is {_short(value)}, not a class index.")
+            raise DataError(f"{where}: the label of {name} is {short(value)}, not a class index.")
         if not 0 <= value <= MAX_CLASS:
-            raise DataError(f"{where}: the label of {name} is {value}, out of the range 0 to {MAX_CLASS}.")
+            raise DataError(f"{where}: the label of {name} is {short(value)}, out of the range 0 to {MAX_CLASS}.")
     return np.asarray(values, dtype=np.int64)
 
 
@@ -112,14 +114,14 @@ def _vectors(values: Sequence[Any], names: Sequence[str], where: str) -> np.ndar
     length = len(values[0]) if isinstance(values[0], list) else CAMERA
     for name, value in zip(names, values, strict=True):
         if not isinstance(value, list):
-            raise DataError(f"{where}: the label of {name} is {_short(value)}, not a list of {length} numbers.")
+            raise DataError(f"{where}: the label of {name} is {short(value)}, not a list of {length} numbers.")
         if len(value) != length:
             raise DataError(f"{where}: the label of {name} has {len(value)} numbers, that of {names[0]} {length}.")
         if not all(type(number) in (int, float) for number in value):
-            raise DataError(f"{where}: the label of {name} holds something that is no number: {_short(value)}.")
-    rows = np.asarray(values, dtype=np.float64).astype(np.float32)
-    _refuse(~np.isfinite(rows).all(axis=1), names, where, "label of {} holds NaN or infinity")
-    return rows
+            raise DataError(f"{where}: the label of {name} holds something that is no number: {short(value)}.")
+        if not all(abs(number) <= LARGEST for number in value):
+            raise DataError(f"{where}: the label of {name} holds NaN or infinity or what is as large: {short(value)}.")
+    return np.asarray(values, dtype=np.float32)
 
 
 def _cameras(values: Sequence[Any], names: Sequence[str], where: str) -> np.ndarray:
@@ -145,8 +147,3 @@ def _cameras(values: Sequence[Any], names: Sequence[str], where: str) -> np.ndar
 def _refuse(bad: Any, names: Sequence[str], where: str, sentence: str) -> None:
     if bad.any():
         raise DataError(f"{where}: the {sentence.format(names[int(bad.argmax())])} ({int(bad.sum())} such entries).")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -7,7 +7,7 @@ What comes out does not depend on their number.
 import atexit
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ def _stream(length: int, batch: int, seed: int, start: int, rank: int, world: in
 def batches(
     dataset: DataSet, *, batch: int, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0,
     device: torch.device | str = "cpu",
-) -> Iterator[Batch]:  # fmt: skip
+) -> Generator[Batch, None, None]:  # fmt: skip
     """This rank's share of global batches of `batch` items, for ever.
 
     start: images seen so far. Rank r of `world` gets positions start + r, start + r + world, ... of each global batch.

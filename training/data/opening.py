@@ -1,9 +1,9 @@
 """Opens the data set that `data=` and `labels=` name."""
 
-import inspect
 from typing import Any
 
 from dnnlib.errors import ConfigError
+from dnnlib.hints import fits, in_words, parameters
 
 from .critters import Critters
 from .dataset import DataSet
@@ -22,11 +22,11 @@ def open_dataset(
 
     data: a zip, a folder, `critters`, or `critters:sphere` for cameras all around. labels: the zip or folder of maps;
     for critters `labels` or `edges`. settings: further arguments of Critters, ImageFolder or PairedFolder. Raises
-    DataError, and ConfigError for settings that this kind of data set does not have.
+    DataError, and ConfigError for settings that this kind of data set does not have or that are of another type.
     """
     settings = {**settings, "cond": cond, "mirror": mirror}
-    name, _, poses = data.partition(":")
-    if name == CRITTERS:
+    if is_critters(data):
+        poses = data.partition(":")[2]
         settings |= {"resolution": resolution or CRITTERS_RESOLUTION}
         settings |= {key: value for key, value in (("poses", poses), ("maps", labels), ("size", subset)) if value}
         return _made(Critters, data, **settings)
@@ -37,10 +37,17 @@ def open_dataset(
     return dataset
 
 
-def _made(kind: type[DataSet], data: str, **settings: Any) -> DataSet:
-    known = {name for base in kind.__mro__ if "__init__" in vars(base) for name in inspect.signature(base).parameters}
-    unknown = sorted(settings.keys() - known)
-    if unknown:
-        choices = ", ".join(sorted(known - {"self", "args", "kwargs", "settings", "path", "maps"}))
-        raise ConfigError(f"data={data} has no setting {unknown[0]}; it has {choices}.")
+def is_critters(data: str) -> bool:
+    """Whether `data=` names the critters; all else is a path."""
+    return data.partition(":")[0] == CRITTERS
+
+
+def _made(kind: type[DataSet], data: str, /, **settings: Any) -> DataSet:
+    takes = parameters(kind)
+    for key, value in sorted(settings.items()):
+        if key not in takes:
+            choices = ", ".join(sorted(takes.keys() - {"path", "maps"}))
+            raise ConfigError(f"data={data} has no setting {key}; it has {choices}.")
+        if not fits(value, takes[key].annotation):
+            raise ConfigError(f"data={data} wants {in_words(takes[key].annotation)} for {key}, not {value}.")
     return kind(**settings)

@@ -7,6 +7,7 @@ with the n-th map in sorted order, with a warning, and the counts must agree. Th
 
 import warnings
 from dataclasses import replace
+from reprlib import repr as short
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import DataError
+from dnnlib.hints import fits
 
 from . import pictures
 from .archive import Archive, open_archive
@@ -22,6 +24,7 @@ from .image_folder import ImageFolder
 from .labels import LABELS_FILE, read_json
 
 Kind = Literal["labels", "edges", "depth"]
+LARGEST_UNIT = 1e6  # scene units of one step of depth: 65535 of them are far from infinity
 
 
 class PairedFolder(ImageFolder):
@@ -43,11 +46,17 @@ class PairedFolder(ImageFolder):
             raise DataError(f"{self.maps.path} holds maps of kind {self.kind!r}; known are labels, edges and depth.")
         partner = _paired(self.archive, self.maps)
         self._partners = [partner[name] for name in self.images]
-        self._unit = float(about.get("unit", 1.0))
+        self._unit = about.get("unit", 1.0)
+        if not (fits(self._unit, float) and 0 < self._unit <= LARGEST_UNIT):
+            wanted = f"a number above 0 and at most {LARGEST_UNIT:g}"
+            raise DataError(f'{self._map_where(LABELS_FILE)}: "unit" is {short(self._unit)}, and not {wanted}.')
+        classes = about.get("classes", [])
+        if not isinstance(classes, list):
+            raise DataError(f'{self._map_where(LABELS_FILE)}: "classes" is {short(classes)}, and not a list of names.')
         side = self.resolution
         small = self.kind != "depth" and ImageCache.fits(len(self.images), (1, side, side))
         self._map_cache = ImageCache(len(self.images), (1, side, side)) if small else None
-        self.num_classes = {"labels": num_classes or len(about.get("classes", ())), "edges": 1, "depth": 0}[self.kind]
+        self.num_classes = {"labels": num_classes or len(classes), "edges": 1, "depth": 0}[self.kind]
         if self.kind == "labels" and not self.num_classes:
             self.num_classes = 1 + max(int(self._map(row).max()) for row in range(len(self.images)))
 

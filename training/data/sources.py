@@ -122,9 +122,21 @@ def _cifar(path: Path) -> tuple[np.ndarray, list[int]]:
             if file is None:
                 raise ValueError(f"data_batch_{batch} is no file")
             content = _ArraysOnly(io.BytesIO(file.read()), encoding="latin1").load()
+            if not _is_batch(content):
+                raise ValueError(f"data_batch_{batch} does not hold images with a class number each")
             images.append(content["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             labels += content["labels"]
     return np.concatenate(images), labels
+
+
+def _is_batch(content: Any) -> bool:
+    """Whether a pickle holds what one of CIFAR-10 does: uint8 [N, 3072] and N class numbers."""
+    if not (isinstance(content, dict) and {"data", "labels"} <= content.keys()):
+        return False
+    data, labels = content["data"], content["labels"]
+    if not (isinstance(data, np.ndarray) and isinstance(labels, list) and all(type(kind) is int for kind in labels)):
+        return False
+    return data.dtype == np.uint8 and data.shape == (len(labels), 3072)
 
 
 def _mnist(path: Path) -> tuple[np.ndarray, list[int]]:

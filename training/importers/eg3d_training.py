@@ -38,6 +38,8 @@ def replay_losses(
     for name, value in (("augment_pipe", call_args), ("style_mixing_prob", loss)):
         if value.get(name):
             raise CheckpointError(f"EG3D's losses with {name}={value[name]!r} cannot be replayed yet.")
+    if loss.get("filter_mode", "antialiased") != "antialiased":
+        raise CheckpointError(f"EG3D's losses with filter_mode={loss['filter_mode']!r} cannot be replayed yet.")
     if rendering.get("density_reg", 0) and rendering["reg_type"] != "l1":
         raise CheckpointError(f"EG3D's density regulariser {rendering['reg_type']!r} cannot be replayed yet.")
     G = nets["G"]

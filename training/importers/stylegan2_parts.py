@@ -75,7 +75,7 @@ def discriminator_arguments(state: Mapping[str, Tensor], arguments: Mapping[str,
         "mapping": how,
         **_given(block, "activation", "freeze_layers"),
         **_given(epilogue, "mbstd_group_size"),
-        **({"head_activation": epilogue["activation"]} if "activation" in epilogue else {}),
+        "head_activation": epilogue.get("activation", "lrelu"),  # the blocks' does not reach it
     }
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_utils.ops.conv2d_resample import pointwise_conv2d
 from torch_utils.ops.triplane import PlaneAxes, sample_planes
 from training.layers.linear import FullyConnected
 
@@ -50,14 +51,9 @@ class TriplaneField(nn.Module):
 
 
 def _pointwise(x: Float[Tensor, "N P I"], layer: FullyConnected) -> Float[Tensor, "N P O"]:
-    """The layer at every point.
-
-    On a CPU as a 1x1 convolution of a batch of 16, which torch gives to oneDNN: up to 3 times faster than the product
-    of a long and a narrow matrix, which it gives to MKL (forward, one thread of an AMD EPYC 9005).
-    """
-    n, count, width = x.shape
-    if x.is_cuda or x.dtype != layer.weight.dtype or n * count % 16 or layer.bias is None:
+    """The layer at every point: on a CPU as a 1x1 convolution, which is faster there."""
+    if x.is_cuda or x.dtype != layer.weight.dtype or layer.bias is None:
         return layer(x)
-    image = x.reshape(16, -1, 1, width).permute(0, 3, 1, 2)
     weight = (layer.weight * layer.weight_gain)[:, :, None, None]
-    return F.conv2d(image, weight, layer.bias * layer.bias_gain).permute(0, 2, 3, 1).reshape(n, count, -1)
+    image = x.unsqueeze(2).permute(0, 3, 1, 2)  # [N, I, P, 1], channels last in memory
+    return pointwise_conv2d(image, weight, layer.bias * layer.bias_gain).permute(0, 2, 3, 1).squeeze(2)

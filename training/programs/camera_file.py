@@ -13,6 +13,7 @@ import torch
 from dnnlib.errors import ConfigError, DataError
 from training.contracts import Camera, CameraRig
 
+HUGE = 1e9  # no length, angle or number of pixels reaches it
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])  # camera axes: (right, up, back) to (right, down, forward)
 Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # front -y becomes front +z
 
@@ -43,8 +44,8 @@ class CameraFile:
             content = json.loads(file.read_text())
         except OSError as error:
             raise DataError(f"cannot read the cameras in {file}: {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(f"{file} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file} cannot be read as JSON: {error}") from error
         shared = content if isinstance(content, Mapping) else {}
         entries = shared.get("frames") if isinstance(content, Mapping) else content
         if not isinstance(entries, list) or not entries:
@@ -55,7 +56,7 @@ class CameraFile:
             try:
                 pose, lens = _read(entry, shared)
                 cameras.append(_checked(turn @ pose, lens))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, KeyError) as error:
                 reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 raise DataError(f"{file}, camera {index}: {reason}") from error
         return cameras
@@ -67,36 +68,53 @@ def _read(entry: Any, shared: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray
         if len(entry) != 25:
             raise ValueError(f"a row has 25 numbers (cam2world, then intrinsics), this one {len(entry)}")
         return _matrix(entry[:16], 4, "cam2world"), _matrix(entry[16:], 3, "intrinsics")
+    if not isinstance(entry, Mapping):
+        raise ValueError("a camera is a row of 25 numbers, or an object with cam2world or transform_matrix")
     if "transform_matrix" in entry:
         return _matrix(entry["transform_matrix"], 4, "transform_matrix") @ OPENGL_TO_OPENCV, _lens({**shared, **entry})
     return _matrix(entry["cam2world"], 4, "cam2world"), _matrix(entry["intrinsics"], 3, "intrinsics")
 
 
 def _matrix(numbers: Any, side: int, name: str) -> np.ndarray:
-    matrix = np.asarray(numbers, dtype=np.float64)
-    if matrix.size != side * side:
-        raise ValueError(f"{name} has {matrix.size} numbers instead of {side} x {side}")
-    return matrix.reshape(side, side)
+    """Row by row in one list, or in a list for each row."""
+    rows = numbers if isinstance(numbers, list) else []
+    if len(rows) == side and all(isinstance(row, list) and len(row) == side for row in rows):
+        rows = [entry for row in rows for entry in row]
+    if len(rows) != side * side:
+        raise ValueError(f"{name} is not {side} x {side} numbers")
+    return np.array([_number(entry, f"every entry of {name}") for entry in rows]).reshape(side, side)
+
+
+def _number(value: Any, name: str, above: float = -HUGE, below: float = HUGE) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not above < value < below:
+        raise ValueError(f"{name} must be a number between {above:g} and {below:g}")
+    return float(value)
 
 
 def _lens(frame: Mapping[str, Any]) -> np.ndarray:
     """Intrinsics of an image that spans [0, 1], from pixels or from the angle of view. Pixels are square if unsaid."""
+
+    def pixels(name: str) -> float:
+        return _number(frame[name], name, above=0)
+
+    def focal(name: str) -> float:
+        return 0.5 / math.tan(_number(frame[name], name, above=1e-3, below=math.pi) / 2)
+
     if "fl_x" in frame:
-        width, height = float(frame["w"]), float(frame["h"])
-        fx = float(frame["fl_x"]) / width
-        fy = float(frame.get("fl_y", frame["fl_x"])) / height
+        width, height = pixels("w"), pixels("h")
+        fx, fy = pixels("fl_x") / width, pixels("fl_y" if "fl_y" in frame else "fl_x") / height
     else:
-        width, height = float(frame.get("w", 1)), float(frame.get("h", 1))
-        fx = 0.5 / math.tan(float(frame["camera_angle_x"]) / 2)
-        fy = 0.5 / math.tan(float(frame["camera_angle_y"]) / 2) if "camera_angle_y" in frame else fx * width / height
-    cx, cy = float(frame.get("cx", width / 2)) / width, float(frame.get("cy", height / 2)) / height
+        width, height = (pixels(name) if name in frame else 1.0 for name in "wh")
+        fx = focal("camera_angle_x")
+        fy = focal("camera_angle_y") if "camera_angle_y" in frame else fx * width / height
+    cx, cy = (_number(frame.get(name, side / 2), name) / side for name, side in (("cx", width), ("cy", height)))
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
 def _checked(pose: np.ndarray, lens: np.ndarray) -> Camera:
     rotation = pose[:3, :3]
-    if not (np.isfinite(pose).all() and np.isfinite(lens).all()):
-        raise ValueError("not all its numbers are finite")
+    if not np.isfinite(lens).all():
+        raise ValueError("its focal length or centre is not finite in image widths")
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
         raise ValueError("the upper left 3 x 3 of its pose is no rotation")
     if np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dnnlib.errors import ConfigError
+from dnnlib.limits import LIMITS
 from training.contracts import Camera, CameraRig
 
 
@@ -31,6 +32,12 @@ class Orbit:
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ConfigError(f"frames={self.frames} makes no film: at least one frame is needed")
+        limit = LIMITS["fov"]
+        if self.fov is not None and not all(limit.admits(self.fov + s) for s in (self.fov_swing, -self.fov_swing)):
+            raise ConfigError(
+                f"fov={self.fov:g} and fov_swing={self.fov_swing:g}: the field of view would leave {limit.least:g} to "
+                f"{limit.most:g} degrees"
+            )
 
     def at(self, t: float, rig: CameraRig) -> Camera:
         """The camera at time t."""

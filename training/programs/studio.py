@@ -78,7 +78,7 @@ class Screen:
 def picture(
     output: GeneratorOutput, modality: str, camera: Camera, limits: Limits | None = None
 ) -> Float[Tensor, "N 3 _ _"]:
-    """One modality as colours in [-1, 1], at its own size. Raises ConfigError for one that is unknown or not made."""
+    """One modality as colours in [-1, 1], at its own size. Raises ConfigError for one that cannot be shown."""
     if modality not in MADE_OF:
         raise ConfigError(f"there is no modality {modality}{nearest(modality, MADE_OF)}")
     made = getattr(output, MADE_OF[modality])
@@ -87,6 +87,8 @@ def picture(
     if modality == "depth":
         made = depth_picture(made, output.opacity, limits)
     elif modality == "normals":
+        if min(made.shape[2:]) < 3:  # central differences lose a pixel on each side
+            raise ConfigError(f"normals need at least 3 rays a side, not {made.shape[3]}: give a larger --nrr")
         made = surface_normals(surface_points(camera, made))
         made = made if output.opacity is None else made.where(output.opacity[:, :, 1:-1, 1:-1] > 0.5, -1.0)
     return made.expand(-1, 3, -1, -1)

@@ -55,6 +55,8 @@ class RaySettings:
             raise ConfigError("near and far of a ray are both numbers, or both null (from the field's box)")
         if self.near is not None and self.far is not None and not self.near < self.far:
             raise ConfigError(f"near={self.near} must be smaller than far={self.far}")
+        if self.spacing == "disparity" and self.near is not None and self.near <= 0:
+            raise ConfigError(f"near={self.near}: spacing=disparity divides by it, so it must be above 0")
         least = 4 if self.importance == "legacy" and self.samples[1] else 2
         if len(self.samples) != 2 or self.samples[0] < least or self.samples[1] < 0:
             raise ConfigError(f"samples={list(self.samples)}: give at least {least} coarse and 0 or more fine samples")
