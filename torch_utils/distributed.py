@@ -25,6 +25,11 @@ class RankLost(TrainingStopped):
     """Another rank has ended, or cannot be reached."""
 
 
+def started_elsewhere() -> bool:
+    """Whether torchrun, or another program that speaks as it does, has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
 def _started() -> bool:
     return dist.is_available() and dist.is_initialized()
 

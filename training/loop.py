@@ -41,7 +41,7 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
     dataset is open already. A folder that holds a training state is continued from it, any other from its beginning.
     """
     device = prepare_device(config)
-    resuming = (folder / STATE_FILE).exists()
+    (resuming,) = distributed.largest((folder / STATE_FILE).exists())
     with memory_in_words():
         run, phases = build_run(config, device, None if resuming else config["resume"])
         run.data = describe(dataset)

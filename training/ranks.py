@@ -28,7 +28,8 @@ T = TypeVar("T")
 SCRIPT = Path(__file__).resolve().parents[1] / "run_train.py"
 HERE = "127.0.0.1"
 PORT = "PARALLAX_RANKS_PORT"  # tells the other ranks where they meet, unless it was torchrun that started them
-GRACE = 30.0  # seconds in which ranks notice by themselves that another has ended
+GRACE = 30.0  # seconds in which ranks end by themselves, or notice that another has ended
+HASTE = 5.0  # the same after an error
 POLL = 2.0  # seconds between looks at whether the process that started this one is alive
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -42,7 +43,7 @@ def together(task: Callable[..., T], config: Mapping[str, Any], dataset: Any, *a
     world = config["gpus"]
     if world == 1:
         return task(config, dataset, *args)
-    elsewhere = "RANK" in os.environ
+    elsewhere = distributed.started_elsewhere()
     with distributed.joined(0, world) if elsewhere else _started_here(world, choose_device(config["device"])):
         distributed.word_of_first(lambda: (task, dict(config), args))
         return task(config, dataset, *args)
@@ -83,14 +84,15 @@ def _started_here(world: int, device: torch.device) -> Iterator[None]:
     if "lo" in (name for _, name in socket.if_nameindex()):  # a machine may not know its own name
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = TCPStore(HERE, 0, world, is_master=True, wait_for_workers=False)
-    others = Others(world, store.port)
+    others, patience = Others(world, store.port), HASTE
     try:
         with distributed.joined(0, world, store):
             yield
+        patience = GRACE
     except distributed.RankLost as error:
         raise TrainingStopped(f"{others.blame()}. The training state is kept: continue with resume_run.") from error
     finally:
-        others.end()
+        others.end(patience)
         torch.set_num_threads(threads)
 
 
@@ -120,10 +122,10 @@ class Others:
             time.sleep(0.1)
         return "a rank cannot be reached any more"
 
-    def end(self) -> None:
-        """Wait for them to end, and see to it if they do not."""
+    def end(self, patience: float) -> None:
+        """Wait so many seconds for them to end, and see to it if they do not."""
         self._ending.set()
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + patience
         for process in self.processes.values():
             try:
                 process.wait(max(deadline - time.monotonic(), 0))

@@ -5,7 +5,6 @@ Each mistake is one ConfigError or DataError that says key, value, why it cannot
 
 import contextlib
 import io
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from dnnlib.hints import fits, in_words
 from dnnlib.limits import check_numbers
 from dnnlib.options import nearest
 from torch_utils.devices import choose_device
+from torch_utils.distributed import started_elsewhere
 from training.build import blaming, build, build_nets, build_rig, check_arguments
 from training.cli.keys import HINTS
 from training.contracts import Generator
@@ -53,7 +53,7 @@ def check_line(config: Mapping[str, Any]) -> None:
 def check_device(config: Mapping[str, Any]) -> None:
     """The device is there, as often as asked."""
     device, gpus = choose_device(config["device"]), config["gpus"]
-    if device.type == "cuda" and gpus > 1 and "RANK" not in os.environ:
+    if device.type == "cuda" and gpus > 1 and not started_elsewhere():
         if device.index is not None:
             raise ConfigError(f"device={device} is one GPU, and gpus={gpus} asks for more: write device=cuda.")
         if (there := torch.cuda.device_count()) < gpus:

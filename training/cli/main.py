@@ -40,17 +40,20 @@ def _run(argv: Sequence[str], train: Train) -> int:
     if line.help:
         print(help_page())
         return 0
-    if int(os.environ.get("RANK", "0")):
+    ranks = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1  # as torchrun has started
+    if ranks > 1 and os.environ["RANK"] != "0":
         from training.ranks import follow
 
         return follow()
+    if ranks > 1 and line.multirun:
+        raise ConfigError("--multirun is for one process: run it without torchrun, with gpus=.")
     if line.multirun:
         from training.cli.sweep import sweep
 
         return sweep(line.overrides)
     from training.cli import compose, resume  # Hydra and torch come only now
 
-    folder, words = None, _counted(line.overrides)
+    folder, words = None, _counted(line.overrides, ranks) if ranks > 1 else line.overrides
     if "resume_run" in compose.typed_keys(words):
         folder, config = resume.continued(words)
         dataset = reopened(config)
@@ -74,19 +77,16 @@ def _run(argv: Sequence[str], train: Train) -> int:
         return _logged(train, config, dataset, run, memory)
 
 
-def _counted(words: list[str]) -> list[str]:
-    """The words, and gpus= as torchrun has it if that has started this process."""
-    if "RANK" not in os.environ:
-        return words
+def _counted(words: list[str], ranks: int) -> list[str]:
+    """The words, and gpus= as torchrun has it."""
     from training.cli import compose
 
-    world = int(os.environ["WORLD_SIZE"])
     typed = compose.typed_keys(words)
-    if typed.get("gpus", world) != world:
-        raise ConfigError(f"gpus={typed['gpus']}, but {world} processes were started: leave gpus out.")
+    if typed.get("gpus", ranks) != ranks:
+        raise ConfigError(f"gpus={typed['gpus']}, but {ranks} processes were started: leave gpus out.")
     if typed.get("dry_run"):
         raise ConfigError("dry_run=True is for one process: run it without torchrun, with gpus=.")
-    return [*words, f"gpus={world}"]
+    return [*words, f"gpus={ranks}"]
 
 
 def prepared(words: Sequence[str]) -> tuple[dict[str, Any], Any]:
