@@ -25,12 +25,13 @@ class Options(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """Raises ConfigError for unknown options, values of the wrong kind and missing options."""
         given = [_dashes(arg) for arg in (sys.argv[1:] if args is None else args)]
+        options = self._option_string_actions
+        for name in (arg.partition("=")[0] for arg in given):  # first, since it may be meant as one that is missing
+            if name.startswith("-") and name not in options and not name[1:2].isdecimal():
+                raise ConfigError(f"there is no option {name}{nearest(name, options)}")
         known, unknown = self.parse_known_args(given, namespace)
         if unknown:
-            name = unknown[0].partition("=")[0]
-            if not name.startswith("-"):
-                raise ConfigError(f"{unknown[0]} belongs to no option: write --option=value, quoted if it holds spaces")
-            raise ConfigError(f"there is no option {name}{nearest(name, self._option_string_actions)}")
+            raise ConfigError(f"{unknown[0]} belongs to no option: write --option=value, quoted if it holds spaces")
         return known
 
     def error(self, message: str) -> NoReturn:

@@ -86,6 +86,7 @@ def test_sizes_are_read():
     [
         (["--outdir=o"], "required: --seeds"),
         (["--outdir=o", "--seeds=0", "--trunk=1"], "no option --trunk; did you mean --trunc"),
+        (["--outdir=o", "--seed=0-3"], "no option --seed; did you mean --seeds"),
         (["--outdir=o", "--seeds=0", "--render-program=orbits"], "no render program orbits; did you mean orbit"),
         (["--outdir=o", "--seeds=0", "--render-program=orbit", "--program-option", "frame=2"], "did you mean frames"),
         (["--outdir=o", "--seeds=0", "--render-program=rotation_grid", "--n-steps=4"], "has no option frames"),

@@ -99,7 +99,7 @@ def check_data(config: Mapping[str, Any], dataset: DataSet) -> None:
     if model.get("needs_cameras") and not dataset.has_cameras:
         raise DataError(
             f"model={config['choices']['model']} needs a camera for every image, and {config['data']} has none: its "
-            'dataset.json must hold 25 numbers an image under "labels" or "cameras".'
+            'dataset.json must hold 25 numbers an image under "labels" or "cameras". model=stylegan2 needs none.'
         )
 
 
