@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from training.build import build_nets, build_rig
-from training.cli import formulas
 from training.cli.checks import check_parts, check_sizes
 from training.cli.compose import composed, resolved
 from training.cli.dry_run import traced
@@ -259,14 +258,6 @@ def test_a_micro_batch_divides_the_share_of_a_gpu():
         assert share % size == 0
         assert size <= most
         assert all(share % larger for larger in range(size + 1, most + 1))
-
-
-@pytest.mark.parametrize(("there", "cpus", "ranks"), [("", 1, 1), ("", 2, 2), ("", 64, 2), ("gpu", 64, 1)])
-def test_ranks_on_a_cpu_are_for_machines_without_a_gpu(there, cpus, ranks, tmp_path, monkeypatch):
-    (tmp_path / "gpu").touch()
-    monkeypatch.setattr(formulas, "GPUS", (str(tmp_path / (there or "none")),))
-    monkeypatch.setattr(formulas, "cpus", lambda: cpus)
-    assert formulas.cpu_ranks(2) == ranks
 
 
 def test_formulas_of_sizes_are_those_of_stylegan2_and_eg3d():

@@ -1,13 +1,10 @@
 """The formulas that configs/ may use, as ${name:argument,...}: how sizes and strengths follow from one another.
 
-Plain functions of numbers (cpus() and cpu_ranks() ask the machine), so that every preset can be checked against its
-paper.
+Plain functions of numbers (and cpus(), which asks the machine), so that every preset can be checked against its paper.
 """
 
 import os
 from typing import Any
-
-GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # there where a GPU is; torch, which knows better, loads slowly
 
 
 def first(*values: Any) -> Any:
@@ -43,11 +40,6 @@ def halved(value: int) -> int:
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_ranks(most: int) -> int:
-    """As many processes as there are CPUs, at most so many, where there is no GPU; else one."""
-    return 1 if any(os.path.exists(device) for device in GPUS) else min(most, cpus())
 
 
 def style_rows(resolution: int) -> int:
@@ -92,7 +84,7 @@ def auto_learning_rate(resolution: int) -> float:
 FORMULAS = {
     formula.__name__: formula
     for formula in (
-        first, when, plus, times, smaller, share, halved, cpus, cpu_ranks, style_rows, super_input, super_widths,
+        first, when, plus, times, smaller, share, halved, cpus, style_rows, super_input, super_widths,
         micro_batch, auto_batch, auto_gamma, auto_channel_base, auto_learning_rate,
     )
 }  # fmt: skip
