@@ -48,6 +48,7 @@ def stopped_by(number: signal.Signals, outdir: Path) -> Path:
             break
     process.send_signal(number)
     said = finish(process, 128 + number)
+    assert f"{number.name}: the update under way is finished first" in said
     assert f"Stopped by {number.name}; continue with: python run_train.py resume_run=" in said
     (folder,) = outdir.glob("0*")
     assert 0 < iterations(folder) < 20

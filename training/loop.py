@@ -195,6 +195,8 @@ def caught_signals():
         if caught:  # the second time is meant
             raise KeyboardInterrupt
         caught.append(number)
+        if distributed.rank() == 0:  # print() must not be called where a print may be under way
+            os.write(2, f"{signal.Signals(number).name}: the update under way is finished first\n".encode())
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
