@@ -3,6 +3,11 @@
 import contextlib
 import ctypes
 import os
+import signal
+from pathlib import Path
+
+RUN_TRAIN = Path(__file__).resolve().parents[1] / "run_train.py"  # what further processes of a training run
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # ask a training to save and stop
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -16,6 +21,12 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     keep_freed_memory()
+
+
+def leave_signals_to_the_first() -> None:
+    """A terminal or a scheduler signals the whole group; one process answers, and the others end when it says so."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def keep_freed_memory() -> None:

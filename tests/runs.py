@@ -45,6 +45,23 @@ def wait_for(folder: Path, process: subprocess.Popen, iteration: int) -> None:
         time.sleep(0.02)
 
 
+def begun(outdir: Path, *words: str) -> tuple[subprocess.Popen, Path]:
+    """A run that has taken three steps, and its folder."""
+    process = start(*words, f"outdir={outdir}")
+    while not list(outdir.glob("0*")):
+        time.sleep(0.02)
+    (folder,) = outdir.glob("0*")
+    wait_for(folder, process, 3)
+    return process, folder
+
+
+def left_alone(outdir: Path, *words: str) -> Path:
+    """The folder of a run that came to its end."""
+    finish(start(*words, f"outdir={outdir}"))
+    (folder,) = outdir.iterdir()
+    return folder
+
+
 def logged(folder: Path) -> list[dict]:
     """stats.jsonl without what the clock says."""
     lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]

@@ -143,7 +143,7 @@ def test_a_sweep_starts_one_process_for_each_combination(tmp_path: Path, monkeyp
         f"open(os.path.join({str(tmp_path)!r}, 'job-%d' % os.getpid()), 'w').write(json.dumps(sys.argv[1:]))\n"
         "sys.exit('seed=1' in sys.argv)\n"
     )
-    monkeypatch.setattr(training.cli.sweep, "SCRIPT", script)
+    monkeypatch.setattr(training.cli.sweep, "RUN_TRAIN", script)
     monkeypatch.chdir(tmp_path)
     line = [
         "--multirun",

@@ -11,19 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.files import picture, unpacked
-from tests.runs import RUN, assert_same_run, finish, iterations, launch, logged, start, wait_for
+from tests.runs import RUN, assert_same_run, begun, finish, iterations, launch, left_alone, logged, start, wait_for
 
 TWO = [*RUN, "gpus=2", "device=cpu"]
-
-
-def begun(outdir: Path, *words: str) -> tuple[subprocess.Popen, Path]:
-    """A run that has taken three steps, and its folder."""
-    process = start(*TWO, *words, f"outdir={outdir}")
-    while not list(outdir.glob("0*")):
-        time.sleep(0.02)
-    (folder,) = outdir.glob("0*")
-    wait_for(folder, process, 3)
-    return process, folder
 
 
 def others(process: subprocess.Popen) -> list[int]:
@@ -47,10 +37,7 @@ def assert_they_end(pids: list[int]) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on two ranks that was left alone."""
-    outdir = tmp_path_factory.mktemp("whole")
-    finish(start(*TWO, f"outdir={outdir}"))
-    (folder,) = outdir.iterdir()
-    return folder
+    return left_alone(tmp_path_factory.mktemp("whole"), *TWO)
 
 
 def test_statistics_are_those_of_all_images(whole: Path):
@@ -61,7 +48,7 @@ def test_statistics_are_those_of_all_images(whole: Path):
 
 def test_killed_at_random_moments_it_ends_the_same(whole: Path, tmp_path: Path):
     moments = random.Random(11)
-    process, folder = begun(tmp_path)
+    process, folder = begun(tmp_path, *TWO)
     for target in (4, 12):
         wait_for(folder, process, target)
         time.sleep(moments.uniform(0, 0.08))
@@ -76,7 +63,7 @@ def test_killed_at_random_moments_it_ends_the_same(whole: Path, tmp_path: Path):
 
 
 def test_a_dead_rank_ends_the_run_with_a_sentence(tmp_path: Path):
-    process, folder = begun(tmp_path, "kimg=100")
+    process, folder = begun(tmp_path, *TWO, "kimg=100")
     (other,) = others(process)
     os.kill(other, signal.SIGKILL)
     killed = time.monotonic()
@@ -88,7 +75,7 @@ def test_a_dead_rank_ends_the_run_with_a_sentence(tmp_path: Path):
 
 
 def test_a_signal_saves_and_the_run_goes_on_with_another_number_of_ranks(tmp_path: Path):
-    process, folder = begun(tmp_path)
+    process, folder = begun(tmp_path, *TWO)
     process.send_signal(signal.SIGTERM)
     said = finish(process, 128 + signal.SIGTERM)
     assert "Stopped by SIGTERM" in said

@@ -10,24 +10,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import ROOT, RUN, assert_same_run, finish, iterations, launch, logged, start, wait_for
+from tests.runs import (
+    ROOT,
+    RUN,
+    assert_same_run,
+    begun,
+    finish,
+    iterations,
+    launch,
+    left_alone,
+    logged,
+    start,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was left alone."""
-    outdir = tmp_path_factory.mktemp("whole")
-    finish(start(*RUN, f"outdir={outdir}"))
-    (folder,) = outdir.iterdir()
-    return folder
+    return left_alone(tmp_path_factory.mktemp("whole"), *RUN)
 
 
 def test_killed_at_random_moments_it_ends_the_same(whole: Path, tmp_path: Path):
     moments = random.Random(7)
-    process = start(*RUN, f"outdir={tmp_path}")
-    while not list(tmp_path.glob("0*")):
-        time.sleep(0.02)
-    (folder,) = tmp_path.glob("0*")
+    process, folder = begun(tmp_path, *RUN)
     for target in (3, 9, 15):
         wait_for(folder, process, target)
         time.sleep(moments.uniform(0, 0.08))  # anywhere in a step, or inside the writing of the state

@@ -17,6 +17,7 @@ import torch
 
 from dnnlib.errors import TrainingStopped
 from dnnlib.rundir import METRICS_FILE, cut_back_to
+from dnnlib.startup import SIGNALS
 from torch_utils import distributed
 from torch_utils.devices import choose_device
 from torch_utils.images import depth_picture, save_grid
@@ -32,7 +33,6 @@ from training.snapshot import SNAPSHOTS, save_snapshot
 from training.state import STATE_FILE, RunState, describe
 
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:

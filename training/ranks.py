@@ -13,25 +13,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.distributed import TCPStore
 
 from dnnlib.errors import TrainingStopped, UserError
+from dnnlib.startup import RUN_TRAIN, leave_signals_to_the_first
 from torch_utils import distributed
 from torch_utils.devices import choose_device
 from training.build import build_dataset
 
 T = TypeVar("T")
-SCRIPT = Path(__file__).resolve().parents[1] / "run_train.py"
 HERE = "127.0.0.1"
 PORT = "PARALLAX_RANKS_PORT"  # tells the other ranks where they meet, unless it was torchrun that started them
 GRACE = 30.0  # seconds in which ranks end by themselves, or notice that another has ended
 HASTE = 5.0  # the same after an error
 POLL = 2.0  # seconds between looks at whether the process that started this one is alive
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def together(task: Callable[..., T], config: Mapping[str, Any], dataset: Any, *args: Any) -> T:
@@ -51,8 +49,7 @@ def together(task: Callable[..., T], config: Mapping[str, Any], dataset: Any, *a
 
 def follow() -> int:
     """Be another rank than the first, from its word to its end. Returns the exit code."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # until the loop listens, the first rank decides
+    leave_signals_to_the_first()  # until the loop listens
     threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
@@ -106,7 +103,7 @@ class Others:
         for rank in range(1, world):
             own = {key: str(value) for key, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
             self.processes[rank] = subprocess.Popen(
-                [sys.executable, str(SCRIPT)], env={**os.environ, **own}, stdin=subprocess.DEVNULL,
+                [sys.executable, str(RUN_TRAIN)], env={**os.environ, **own}, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
             threading.Thread(target=self._watch, args=[rank], daemon=True).start()

@@ -7,23 +7,21 @@ hence a job only starts run_train.py anew with the words that Hydra chose for it
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dnnlib.errors import TrainingStopped
+from dnnlib.startup import RUN_TRAIN
 from training.cli.keys import CONFIGS
 from training.cli.overrides import PATH_KEYS
-
-SCRIPT = Path(__file__).resolve().parents[2] / "run_train.py"
 
 
 def job(config: DictConfig) -> None:
     """One run of the sweep. At the top of a module, so that launchers can send it elsewhere."""
     words = [_as_typed(word, config) for word in HydraConfig.get().overrides.task]
-    code = subprocess.run([sys.executable, str(SCRIPT), *words]).returncode
+    code = subprocess.run([sys.executable, str(RUN_TRAIN), *words]).returncode
     if code:
         raise TrainingStopped(f"run_train.py {' '.join(words)} ended with exit code {code}")
 
@@ -39,7 +37,7 @@ def sweep(overrides: Sequence[str]) -> int:
     """Run every combination of the line's values; returns 0, or 1 if one of them failed."""
     quiet = ["hydra.sweep.dir='${outdir}/sweeps'", "hydra.output_subdir=null", "hydra.job.chdir=False"]
     logs = [] if any(word.startswith("hydra/job_logging=") for word in overrides) else ["hydra/job_logging=none"]
-    sys.argv = [str(SCRIPT), "--multirun", *overrides, *quiet, *logs]
+    sys.argv = [str(RUN_TRAIN), "--multirun", *overrides, *quiet, *logs]
     main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)
     try:
         main()

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dnnlib.errors import ConfigError, TrainingStopped, UserError
+from dnnlib.startup import leave_signals_to_the_first
 from training.contracts import Batch
 
 from .dataset import DataSet, Sample
@@ -45,9 +46,8 @@ def _stack(samples: Sequence[Sample], name: str) -> np.ndarray | None:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """A terminal or a scheduler signals the whole group; the parent saves first and then ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    """The parent saves first and then ends its workers."""
+    leave_signals_to_the_first()
 
 
 @contextmanager
