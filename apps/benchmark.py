@@ -118,8 +118,8 @@ def facts(found):
         f"schedules at {found['nimg']:,} images."
     )
     yield (
-        f"Commit {found['commit']}; {found['machine']}; threads: {found['threads']}; torch {found['torch']}; repeats: "
-        f"{found['repeats']} after {found['warm_up']} to warm up."
+        f"Commit {found['commit']}; {found['machine']}; threads: {found['threads']}; torch {found['torch']}; "
+        f"operators: {found['operators']}; repeats: {found['repeats']} after {found['warm_up']} to warm up."
     )
     if not found["generation"]:
         yield "No net of this configuration makes images, so only training was timed."

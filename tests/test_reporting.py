@@ -45,7 +45,8 @@ def test_a_tick_is_a_line_on_the_screen_a_line_of_json_and_a_point(tmp_path: Pat
     report.begin(0)
     report.tick(8, 0, STATISTICS)
     report.tick(264, 1, STATISTICS)
-    header, first, second = capsys.readouterr().out.splitlines()
+    operators, header, first, second = capsys.readouterr().out.splitlines()
+    assert operators.startswith("Operators: ")
     assert header.split()[:2] == ["kimg", "elapsed"]
     assert first.endswith("Gmain/adversarial 0.250")
     assert second.split()[0] == "0.3"

@@ -21,6 +21,7 @@ from dnnlib.startup import SIGNALS
 from torch_utils import distributed
 from torch_utils.devices import choose_device
 from torch_utils.images import depth_picture, save_grid
+from torch_utils.ops import native
 from training.build import build, build_rig
 from training.contracts import CameraRig, SceneGenerator
 from training.data.loader import batches
@@ -209,6 +210,7 @@ def caught_signals():
 def prepare_device(config: Mapping[str, Any]) -> torch.device:
     """The device to train on, with the arithmetic the configuration asks for."""
     device = choose_device(distributed.link(config["device"]))
+    native.choose(config["ops"])
     torch.use_deterministic_algorithms(bool(config["deterministic"]), warn_only=False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(config["allow_tf32"])
     torch.backends.cudnn.benchmark = not config["nobench"] and not config["deterministic"]

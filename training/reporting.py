@@ -16,6 +16,7 @@ import torch
 from dnnlib.errors import TrainingStopped
 from dnnlib.files import append
 from dnnlib.rundir import STATS_FILE
+from torch_utils.ops import native
 
 FULL = (TrainingStopped, "the training state is unchanged: free some space, then go on with resume_run")
 HEADER = f"{'kimg':>8}  {'elapsed':>9}  {'to go':>9}  {'s/kimg':>7}  {'img/s':>6}  {'memory GB':>9}  losses"
@@ -59,6 +60,7 @@ class Reporter:
         return time.time() - self.started
 
     def begin(self, nimg: int) -> None:
+        print(native.in_words(self.device.type))
         print(HEADER)
         self.tick_time, self.tick_nimg = time.time(), nimg
         try:

@@ -12,6 +12,7 @@ from dnnlib import rundir
 from dnnlib.errors import CheckpointError, DataError
 from torch_utils import checkpoint, distributed
 from torch_utils.ema import WeightAverage
+from torch_utils.ops import native
 from torch_utils.stats import Collector
 from training.build import DATA_FACTS
 from training.data.dataset import DataSet
@@ -119,6 +120,7 @@ class RunState:
             "ranks": distributed.world(),
             "batch_gpu": self.runner.batch_gpu,
             "torch": str(torch.__version__),
+            "operators": native.version(device.type),
         }
 
 

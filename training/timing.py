@@ -21,6 +21,7 @@ import torch
 
 from dnnlib.progress import progress
 from torch_utils import distributed
+from torch_utils.ops import native
 from training.build import build_rig
 from training.contracts import Batch, Condition, Draws, Generator, SceneGenerator
 from training.data.loader import batches
@@ -238,6 +239,7 @@ def facts(job: Job) -> dict[str, Any]:
         "machine": machine_name(job.device),
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
+        "operators": native.version(job.device.type),
         "device": str(job.device),
         "resolution": job.dataset.resolution,
         **{key: job.config[key] for key in keys},

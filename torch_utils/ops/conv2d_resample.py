@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_utils.ops.conv3x3 import conv3x3, conv3x3_fits
 from torch_utils.ops.upfirdn2d import Padding, filter_padding, padding_sides, upfirdn2d
 
 
@@ -97,4 +98,6 @@ def _conv(
         return pointwise_conv2d(x, w, b)
     if not flip_weight and (w.shape[2] > 1 or w.shape[3] > 1):
         w = w.flip([2, 3])
+    if conv3x3_fits(x, w, stride, padding, groups):
+        return conv3x3(x, w, b, padding[0])
     return F.conv2d(x, w, b, stride=stride, padding=padding, groups=groups)

@@ -3,13 +3,11 @@
 N items, P points each in scene units; colours in [-1, 1]. Rendering gets fields as callables and owns no weight.
 """
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torch_utils.ops.conv2d_resample import pointwise_conv2d
-from torch_utils.ops.triplane import PlaneAxes, sample_planes
+from torch_utils.ops.triplane import PlaneAxes
+from torch_utils.ops.triplane_field import triplane_field
 from training.layers.linear import FullyConnected
 
 
@@ -36,24 +34,10 @@ class TriplaneField(nn.Module):
         self, planes: Float[Tensor, "B H W 3 C"], points: Float[Tensor, "N *M 3"], directions: Tensor | None = None
     ) -> tuple[Float[Tensor, "N *M"], Float[Tensor, "N *M F"]]:
         """Raw densities and colours at points; planes of one item may serve points of many."""
-        features = sample_planes(planes, points.reshape(points.shape[0], -1, 3), self.axes, self.box_side)
-        raw, colours = self.decode(features)
-        return raw.view(points.shape[:-1]), colours.reshape(*points.shape[:-1], -1)
-
-    def decode(self, features: Float[Tensor, "N P C"]) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N P F"]]:
-        """Raw densities and colours from the planes' features."""
         first, last = self.net[0], self.net[2]
         assert isinstance(first, FullyConnected)
         assert isinstance(last, FullyConnected)
-        hidden = F.softplus(_pointwise(features, first))
-        density, colours = _pointwise(hidden, last).split([1, self.colours], dim=-1)
-        return density.squeeze(-1), torch.sigmoid(colours) * 2.004 - 1.002
-
-
-def _pointwise(x: Float[Tensor, "N P I"], layer: FullyConnected) -> Float[Tensor, "N P O"]:
-    """The layer at every point: on a CPU as a 1x1 convolution, which is faster there."""
-    if x.is_cuda or x.dtype != layer.weight.dtype or layer.bias is None:
-        return layer(x)
-    weight = (layer.weight * layer.weight_gain)[:, :, None, None]
-    image = x.unsqueeze(2).permute(0, 3, 1, 2)  # [N, I, P, 1], channels last in memory
-    return pointwise_conv2d(image, weight, layer.bias * layer.bias_gain).permute(0, 2, 3, 1).squeeze(2)
+        layers = [t for layer in (first, last) for t in layer.scaled() if t is not None]
+        flat = points.reshape(points.shape[0], -1, 3)
+        raw, colours = triplane_field(planes, flat, *layers, self.axes, self.box_side)
+        return raw.view(points.shape[:-1]), colours.view(*points.shape[:-1], -1)

@@ -30,7 +30,11 @@ class FullyConnected(nn.Module):
         self.weight_gain = lr_multiplier / in_features**0.5
         self.bias_gain = lr_multiplier
 
+    def scaled(self) -> tuple[Float[Tensor, "O I"], Float[Tensor, "O"] | None]:
+        """Weight and bias as they are used."""
+        return self.weight * self.weight_gain, None if self.bias is None else self.bias * self.bias_gain
+
     def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
-        weight = self.weight.to(x.dtype) * self.weight_gain
-        bias = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
-        return bias_act(F.linear(x, weight, bias), act=self.activation, dim=-1, inplace=True)
+        weight, bias = self.scaled()
+        bias = None if bias is None else bias.to(x.dtype)
+        return bias_act(F.linear(x, weight.to(x.dtype), bias), act=self.activation, dim=-1, inplace=True)

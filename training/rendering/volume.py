@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_utils.ops.weighted_sum import weighted_sum
+
 DensityActivation = Literal["softplus", "relu"]
 
 
@@ -64,7 +66,7 @@ def composite(
     """
     total: Tensor | float = background
     for w, v in zip(weights, values, strict=True):
-        total = total + (w[..., None] * v).sum(dim=-2)  # faster than a product of so small matrices
+        total = total + weighted_sum(w, v)
         if background:
             total = total - background * w.sum(dim=-1, keepdim=True)
     assert isinstance(total, Tensor)
