@@ -69,7 +69,7 @@ def _convolve(x: Tensor, w: Tensor, b: Tensor | None, padding: int) -> Tensor:
 @_convolve.register_fake
 def _result(x: Tensor, w: Tensor, b: Tensor | None, padding: int) -> Tensor:
     height, width = (n + 2 * padding - 2 for n in x.shape[2:])
-    return x.new_empty(x.shape[0], height, width, w.shape[0]).permute(0, 3, 1, 2)
+    return torch.empty(len(x), len(w), height, width, memory_format=torch.channels_last)  # no view
 
 
 @torch.library.custom_op("parallax::conv3x3_weights", mutates_args=(), device_types="cpu")

@@ -26,11 +26,11 @@ INLINE int64_t padded(int64_t n) { return (n + LINE - 1) / LINE * LINE; }
  * What many calls add to one c is summed call by call, which rounds less than one long sum. */
 INLINE void block(const int rows, const int columns, int64_t inner, const float *a, int64_t a_row, int64_t a_step,
                   const float *b, int64_t b_row, float *c, int64_t c_row) {
-    vec sum[12][4];
+    vec sum[12][3];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < columns; v++) sum[r][v] = all(0);
     for (int64_t k = 0; k < inner; k++) {
-        vec w[4];
+        vec w[3];
         for (int v = 0; v < columns; v++) w[v] = load(b + k * b_row + v * LANES);
         for (int r = 0; r < rows; r++) {
             float x = a[r * a_row + k * a_step];
@@ -55,7 +55,6 @@ INLINE void block(const int rows, const int columns, int64_t inner, const float 
 STRIPE(12, 1)
 STRIPE(12, 2)
 STRIPE(8, 3)
-STRIPE(6, 4)
 
 /* c += a b for [rows, inner] and [inner, width]; a is read by strides, so it may be transposed. */
 static void multiply(int64_t rows, int64_t inner, int64_t width, const float *a, int64_t a_row, int64_t a_step,
@@ -64,8 +63,7 @@ static void multiply(int64_t rows, int64_t inner, int64_t width, const float *a,
     const float *bn = b;
     float *cn = c;
     while (left > 0) {
-        int64_t n = left > 4 ? (left == 5 || left == 6 ? 3 : 4) : left;
-        if (n == 4) stripe_4(rows, inner, a, a_row, a_step, bn, width, cn, width);
+        int64_t n = left == 3 ? 3 : left > 1 ? 2 : 1;
         if (n == 3) stripe_3(rows, inner, a, a_row, a_step, bn, width, cn, width);
         if (n == 2) stripe_2(rows, inner, a, a_row, a_step, bn, width, cn, width);
         if (n == 1) stripe_1(rows, inner, a, a_row, a_step, bn, width, cn, width);

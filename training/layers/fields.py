@@ -39,5 +39,5 @@ class TriplaneField(nn.Module):
         assert isinstance(last, FullyConnected)
         layers = [t for layer in (first, last) for t in layer.scaled() if t is not None]
         flat = points.reshape(points.shape[0], -1, 3)
-        raw, colours = triplane_field(planes, flat, *layers, self.axes, self.box_side)
+        raw, colours = triplane_field(planes, flat, *layers, axes=self.axes, box_side=self.box_side)
         return raw.view(points.shape[:-1]), colours.view(*points.shape[:-1], -1)
