@@ -36,6 +36,7 @@ def read_options():
     add("--grid", type=size, metavar="WxH", help="one film with the seeds side by side")
     add("--no-video", **switch, help="only the frames")
     add("--depth", **switch, help="also depth (stills: and the raw image)")
+    add("--ops", choices=["auto", "torch"], default="auto", help="operators on a CPU; torch: none of ours [auto]")
     add("--device", help="cpu, cuda, cuda:1 ... [cuda if there is one]")
     args = parser.parse_args()
     check_numbers({"trunc": args.trunc, "nrr": args.nrr}, "")
@@ -47,12 +48,15 @@ def read_options():
 def open_studio(args):
     """The network, and how the options want its seeds shown."""
     from torch_utils.devices import choose_device
+    from torch_utils.ops import native
     from training.contracts import Condition
     from training.programs.seeds import class_label, seed_codes
     from training.programs.studio import Studio
     from training.snapshot import open_generator
 
     device = choose_device(args.device)
+    native.choose(args.ops)
+    print(native.in_words(device.type))
     net = open_generator(args.network, str(device))
     label = class_label((net.config.get("dataset") or {}).get("label_dim") or 0, args.label)
     told = Condition(camera=net.rig.mean, label=label)

@@ -101,7 +101,7 @@ class RunState:
         self.tick, self.tick_nimg = counters["tick"], counters["tick_nimg"]
         if distributed.rank() == 0:
             rundir.cut_back_to(folder, state["lengths"])
-        before, now = state["machine"], self._machine()
+        before, now = {"operators": "torch", **state["machine"]}, self._machine()  # the first states do not say
         changed = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
         if changed:
             print(f"Note: {', '.join(changed)} since this run was stopped; it goes on, but not bit by bit as before.")

@@ -94,12 +94,12 @@ def test_what_is_no_number_stays_in_its_neighbourhood():
     assert spoilt[1, :, 4, 4].isnan().all()
     assert torch.equal(spoilt[0], clean[0])
     far = torch.ones(9, 9, dtype=torch.bool)
-    far[1:8, 1:8] = False  # tiles of 4x4 pixels that hold it
+    far[3:6, 3:6] = False
     assert torch.equal(spoilt[1][:, far], clean[1][:, far])
 
 
 @given(
-    inputs=st.sampled_from([15, 16, 32]), outputs=st.sampled_from([3, 16]), side=st.integers(1, 6),
+    inputs=st.sampled_from([15, 16, 32]), outputs=st.sampled_from([3, 16]), side=st.sampled_from([1, 2, 5, 23, 24]),
     padding=st.integers(0, 3), stride=st.sampled_from([1, 2]), kernel=st.sampled_from([1, 3]), flip=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )  # fmt: skip
@@ -117,14 +117,34 @@ def test_convolutions_of_every_kind_find_their_way(inputs, outputs, side, paddin
 
 
 def test_it_serves_the_networks_where_it_can(monkeypatch):
-    x, w, _, _, _ = numbers(1, 16, 16, 4, 4, 1)
-    assert conv3x3_fits(x, w, 1, (1, 1), 1)
-    assert not conv3x3_fits(x.double(), w.double(), 1, (1, 1), 1)
-    assert not conv3x3_fits(x, w, 2, (1, 1), 1)
-    assert not conv3x3_fits(x, w[:, :8], 1, (1, 1), 2)
-    assert not conv3x3_fits(x.to("meta"), w.to("meta"), 1, (1, 1), 1)
+    x, w, _, _, _ = numbers(2, 16, 16, 16, 16, 1)
+    assert conv3x3_fits(x, w, None, 1, (1, 1), 1)
+    assert not conv3x3_fits(x[:, :, :4], w, None, 1, (1, 1), 1)
+    assert not conv3x3_fits(x.double(), w.double(), None, 1, (1, 1), 1)
+    assert not conv3x3_fits(x, w, None, 2, (1, 1), 1)
+    assert not conv3x3_fits(x, w[:, :8], None, 1, (1, 1), 2)
+    assert not conv3x3_fits(x.to("meta"), w.to("meta"), None, 1, (1, 1), 1)
     monkeypatch.setattr(native, "_choice", "torch")
-    assert not conv3x3_fits(x, w, 1, (1, 1), 1)
+    assert not conv3x3_fits(x, w, None, 1, (1, 1), 1)
+
+
+@pytest.mark.parametrize("wrong", ["channels", "bias", "kind of bias", "axes"])
+def test_what_torch_refuses_is_refused(wrong):
+    x, w, b, _, _ = numbers(2, 16, 16, 32, 32, 1)
+    x = x[:, :8] if wrong == "channels" else x[None] if wrong == "axes" else x
+    b = b[:1] if wrong == "bias" else b.double() if wrong == "kind of bias" else b
+    with pytest.raises(RuntimeError):
+        conv2d_resample._conv(x, w, b, padding=(1, 1), flip_weight=True)
+
+
+def test_the_default_precision_of_torch_does_not_matter():
+    x, w, b, _, padding = numbers(1, 16, 16, 8, 8, 1)
+    expected = conv3x3(x, w, b, padding)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(conv3x3(x, w, b, padding), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_operators_are_sound():

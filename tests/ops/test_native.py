@@ -46,7 +46,6 @@ class Workshop:
         """What a new process would not know."""
         native.library.cache_clear()
         native.why_not.cache_clear()
-        native._path.cache_clear()
 
     def compilations(self) -> int:
         return sum("-shared" in line for line in self.log.read_text().splitlines())
@@ -190,7 +189,28 @@ def test_threads_are_used_where_the_compiler_has_them_and_only_there(workshop):
     workshop.take_compiler('case "$*" in *-fopenmp*) echo "unknown -fopenmp" >&2; exit 1;; esac')
     assert native.library().twice(21) == 42
     assert not native.library().has_threads()
-    assert len(workshop.kept()) == 1
+    assert [name.endswith("-one-thread.so") for name in workshop.kept()] == [True]
+    assert "one-thread" in native.version("cpu")
+
+
+@needs_compiler
+def test_a_compiler_that_was_interrupted_leaves_nothing_behind(workshop):
+    script = workshop.take_compiler(then='case "$*" in *-shared*) kill -INT $$;; esac')
+    refusal()
+    assert not workshop.kept()
+    workshop.forget()
+    script.write_text(f'#!/bin/sh\nexec {REAL} "$@"\n')
+    assert native.library().has_threads() or native.library().twice(21) == 42
+
+
+@needs_compiler
+@pytest.mark.parametrize("which", ["folder", "library"])
+def test_what_others_can_write_is_not_loaded(workshop, which):
+    native.library()
+    workshop.forget()
+    place = workshop.cache if which == "folder" else workshop.cache / workshop.kept()[0]
+    place.chmod(0o777)
+    assert "others can write" in refusal()
 
 
 @needs_compiler
@@ -231,17 +251,17 @@ def test_a_user_without_a_home_is_told(workshop):
 @needs_compiler
 @pytest.mark.parametrize("left", [0, 100])
 def test_a_damaged_library_is_named(workshop, left):
-    target = native._path()
-    native._compile(target)
+    target = native.cache_folder() / f"{native._name()}.so"
+    native._compile([*native._command(), native.THREADS], target)
     target.write_bytes(target.read_bytes()[:left])
     assert str(target) in refusal()
 
 
 @needs_compiler
 def test_a_run_is_told_which_way_operators_go(workshop):
-    assert native._path().name in native.in_words("cpu")
+    assert native._name() in native.in_words("cpu")
     assert "torch" in native.in_words("cuda")
-    assert native.version("cpu") == native._path().stem
+    assert native.version("cpu") == native._name()
     assert native.version("cuda") == "torch"
     workshop.patch.setattr(native, "_choice", "torch")
     assert "ops=torch" in native.in_words("cpu")

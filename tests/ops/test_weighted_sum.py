@@ -1,5 +1,7 @@
 """Weighted sums along rays."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -56,6 +58,14 @@ def test_views_empty_rays_and_double_precision():
     within(weighted_sum(weights[:, ::2], values[:, ::2]), sum_twin(weights[:, ::2], values[:, ::2]).double(), 1e-6)
     assert weighted_sum(weights[:0], values[:0]).shape == (0, 5)
     assert weighted_sum(weights.double(), values.double()).dtype == torch.float64
+
+
+def test_weights_of_one_ray_serve_many_and_others_are_refused():
+    weights, values, _ = numbers((4, 6, 5))
+    bare = inspect.unwrap(weighted_sum)  # without the tests' own look at shapes
+    within(bare(weights[:1], values), sum_twin(weights[:1], values).double(), 1e-6)
+    with pytest.raises(RuntimeError):
+        bare(weights[:, :4], values)
 
 
 def test_the_operators_are_sound():

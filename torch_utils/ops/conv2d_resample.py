@@ -98,6 +98,6 @@ def _conv(
         return pointwise_conv2d(x, w, b)
     if not flip_weight and (w.shape[2] > 1 or w.shape[3] > 1):
         w = w.flip([2, 3])
-    if conv3x3_fits(x, w, stride, padding, groups):
+    if conv3x3_fits(x, w, b, stride, padding, groups):
         return conv3x3(x, w, b, padding[0])
     return F.conv2d(x, w, b, stride=stride, padding=padding, groups=groups)

@@ -15,15 +15,19 @@ from torch_utils.ops import native
 
 LINE = 16  # channels come in whole vectors
 CACHE = 120_000  # floats of transformed tiles that one thread keeps
+FEWEST = 512  # pixels of all images: with fewer, transforming the weights costs more than it saves
+COPIES = 2**26  # floats that the threads' own sums of a gradient may take
 
 
-def conv3x3_fits(x: Tensor, w: Tensor, stride: int, padding: tuple[int, int], groups: int) -> bool:
-    """Whether conv3x3 can do this convolution here."""
+def conv3x3_fits(x: Tensor, w: Tensor, b: Tensor | None, stride: int, padding: tuple[int, int], groups: int) -> bool:
+    """Whether conv3x3 can do this convolution here, and sooner than torch. What is wrong is left for torch to say."""
+    tensors = (x, w) if b is None else (x, w, b)
     return (
         w.shape[2:] == (3, 3) and stride == groups == 1 and padding[0] == padding[1] <= 2
-        and w.shape[0] % LINE == w.shape[1] % LINE == 0 and x.device.type == "cpu"
-        and x.dtype == w.dtype == torch.float32 and x.numel() > 0 and min(x.shape[2:]) + 2 * padding[0] > 2
-        and native.ready()
+        and w.shape[0] % LINE == w.shape[1] % LINE == 0 and x.ndim == 4 and x.shape[1] == w.shape[1]
+        and x.numel() >= FEWEST * x.shape[1] > 0 and min(x.shape[2:]) + 2 * padding[0] > 2
+        and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        and (b is None or b.shape == w.shape[:1]) and native.ready()
     )  # fmt: skip
 
 
@@ -48,7 +52,8 @@ def _call(function: str, x: Tensor, outputs: int, padding: int, *tensors: Tensor
     high, wide = (height + 2 * padding - 1) // 2, (width + 2 * padding - 1) // 2
     group = min(96, max(48, CACHE // (16 * (inputs + outputs)) // 12 * 12))
     shape = _Shape(images, height, width, inputs, outputs, padding, high, wide, group)
-    workers = native.workers_for(-(-images * high * wide // group))
+    most = COPIES // (16 * inputs * outputs) if function == "correlate" else images * high * wide
+    workers = native.workers_for(min(-(-images * high * wide // group), most))
     addresses = (None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, *tensors))
     if getattr(native.library(), function)(ctypes.byref(shape), *addresses, ctypes.c_int64(workers)):
         raise MemoryError(f"conv3x3: no memory to transform {inputs} x {outputs} weights")
@@ -69,7 +74,8 @@ def _convolve(x: Tensor, w: Tensor, b: Tensor | None, padding: int) -> Tensor:
 @_convolve.register_fake
 def _result(x: Tensor, w: Tensor, b: Tensor | None, padding: int) -> Tensor:
     height, width = (n + 2 * padding - 2 for n in x.shape[2:])
-    return torch.empty(len(x), len(w), height, width, memory_format=torch.channels_last)  # no view
+    size = (len(x), len(w), height, width)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # no view
 
 
 @torch.library.custom_op("parallax::conv3x3_weights", mutates_args=(), device_types="cpu")

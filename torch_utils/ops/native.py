@@ -11,6 +11,8 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
 from functools import cache
@@ -28,6 +30,10 @@ _choice = "auto"
 
 class Unavailable(Exception):
     """There is no library, and why."""
+
+
+class CompilerError(Unavailable):
+    """The compiler refuses."""
 
 
 def choose(ops: str) -> None:
@@ -49,12 +55,12 @@ def in_words(device: str) -> str:
         return "Operators: torch's own, as ops=torch says."
     if why_not():
         return f"Operators: torch's own, which is slower, since {why_not()}."
-    return f"Operators: compiled for this CPU, {_path().name}."
+    return f"Operators: compiled for this CPU, {Path(library()._name).name}."
 
 
 def version(device: str) -> str:
     """What the last bits of the operators depend on, on that type of device."""
-    return _path().stem if device == "cpu" and ready() else "torch"
+    return Path(library()._name).stem if device == "cpu" and ready() else "torch"
 
 
 @cache
@@ -71,10 +77,11 @@ def why_not() -> str | None:
 def library() -> ctypes.CDLL:
     """The library of all texts. Raises Unavailable, with a reason to print, if it cannot be had."""
     try:
-        path = _path()
-        if not path.exists():
-            _compile(path)
-        return ctypes.CDLL(str(path))
+        command, name = _command(), _name()
+        try:
+            return _loaded([*command, THREADS], cache_folder() / f"{name}.so")
+        except CompilerError:
+            return _loaded(command, cache_folder() / f"{name}-one-thread.so")
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         raise Unavailable(str(error)) from error
 
@@ -90,12 +97,21 @@ def cache_folder() -> Path:
     return (Path(own) if own else Path(shared or Path.home() / ".cache") / "parallax").absolute()
 
 
-@cache
-def _path() -> Path:
-    """The library's place, whether or not it is there."""
+def _name() -> str:
+    """Of the library, by all that it depends on."""
     texts = [text.read_text(encoding="utf-8") for text in sorted([*TEXTS.glob("*.c"), *TEXTS.glob("*.h")])]
     key = "\n".join([*texts, *_command(), _run([_compiler(), "--version"]), _processor()])
-    return cache_folder() / f"operators-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    return f"operators-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
+    if not path.exists():
+        _compile(command, path)
+    for place in (path, path.parent):  # what is loaded may do anything
+        status = place.stat()
+        if status.st_uid not in (0, os.getuid()) or status.st_mode & stat.S_IWOTH:
+            raise Unavailable(f"others can write {place}: let PARALLAX_CACHE name a folder of yours")
+    return ctypes.CDLL(str(path))
 
 
 def _compiler() -> str:
@@ -109,31 +125,33 @@ def _command() -> list[str]:
     return [_compiler(), *FLAGS, "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"]
 
 
-def _compile(target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _compile(command: list[str], target: Path) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".compiling-", dir=target.parent) as draft:
         built = Path(draft) / target.name
-        command = [*_command(), *map(str, sorted(TEXTS.glob("*.c"))), "-o", str(built)]
-        try:
-            _run([*command, THREADS])
-        except Unavailable:
-            _run(command)
+        _run([*command, *map(str, sorted(TEXTS.glob("*.c"))), "-o", str(built)])
         with open(built, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(built, target)
 
 
 def _run(command: list[str]) -> str:
+    """What it prints. A group of its own, so that all that it starts can be ended; in English."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, errors="replace",
+        env={**os.environ, "LC_ALL": "C"}, start_new_session=True,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=SLOWEST, stdin=subprocess.DEVNULL
-        )
+        out, err = process.communicate(timeout=SLOWEST)
     except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         raise Unavailable(f"{command[0]} took more than {SLOWEST} s") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
-        raise Unavailable(f"{command[0]} failed: {next((line for line in said if 'error' in line), said[0])}")
-    return done.stdout
+    if process.returncode:
+        said = (err or out).strip().splitlines() or [f"exit status {process.returncode}"]
+        kind = CompilerError if process.returncode > 0 else Unavailable
+        raise kind(f"{command[0]} failed: {next((line for line in said if 'error' in line), said[0])}")
+    return out
 
 
 def _processor() -> str:

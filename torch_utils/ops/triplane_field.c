@@ -31,45 +31,6 @@ typedef struct {
     int64_t cell[TILE][CORNERS];
 } Scratch;
 
-/* exp(x) for x <= 0, at least 1e-38: 2^n times a Taylor polynomial of what is left, |r| <= ln 2 / 2. */
-INLINE vec exp_negative(vec x) {
-    x = choose(x < all(-87.0f), all(-87.0f), x);
-    const vec shift = all(12582912.0f);                /* 1.5 * 2^23: adding it rounds to a whole number */
-    vec n = (x * 1.44269504f + shift) - shift;
-    vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  /* ln 2 in two parts */
-    vec p = all(1.0f / 5040);
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return p * (vec)((__builtin_convertvector(n, ivec) + 127) << 23);
-}
-
-INLINE vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
-
-INLINE vec sigmoid(vec x) {
-    vec e = exp_negative(-absolute(x));
-    return choose(x < all(0.0f), e, all(1.0f)) / (1.0f + e);
-}
-
-/* softplus(x), and its derivative: max(x, 0) + log(1 + e) with e = exp(-|x|) and log(1 + e) = 2 artanh(e / (2 + e)). */
-INLINE vec softplus(vec x, vec *slope) {
-    vec e = exp_negative(-absolute(x)), up = 1.0f + e, half = 2.0f + e, inverse = 1.0f / (up * half);
-    *slope = choose(x < all(0.0f), e, all(1.0f)) * half * inverse;
-    vec s = e * up * inverse, z = s * s;
-    vec p = all(1.0f / 13);
-    p = p * z + 1.0f / 11;
-    p = p * z + 1.0f / 9;
-    p = p * z + 1.0f / 7;
-    p = p * z + 1.0f / 5;
-    p = p * z + 1.0f / 3;
-    p = p * z + 1.0f;
-    return choose(x > all(0.0f), x, all(0.0f)) + 2.0f * s * p;
-}
-
 /* The texels around a coordinate on an axis of `size`, their shares (0 outside), and the slopes of the shares. */
 INLINE void neighbours(float at, int64_t size, int64_t texel[2], float share[2], float slope[2]) {
     float position = (at + 1.0f) * ((float)size * 0.5f) - 0.5f;
@@ -160,7 +121,8 @@ static void output_gradients(const Job *job, Scratch *s, int64_t item, int64_t f
         float *g = s->gout + t * s->outputs, *colour = s->out + t * s->outputs;
         memcpy(g, job->grad_colour + (start + t) * F, F * sizeof(float));
         memcpy(colour, job->colour + (start + t) * F, F * sizeof(float));
-        for (int64_t c = 0; c < F; c += LANES) {       /* 2 w s (1 - s) with s = (colour / w + 1) / 2 */
+        /* 2 w s (1 - s) with s = (colour / w + 1) / 2: exact to 1e-7, so with few digits where colours are black or white */
+        for (int64_t c = 0; c < F; c += LANES) {
             vec y = load(colour + c);
             store(g + c, load(g + c) * ((w - y) * (w + y) * (0.5f / w)));
         }

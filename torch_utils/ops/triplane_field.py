@@ -18,6 +18,7 @@ from torch_utils.ops.conv2d_resample import pointwise_conv2d
 from torch_utils.ops.triplane import AXES, PlaneAxes, sample_planes
 
 TILE = 96  # points that it takes at once: fewer are not worth a thread
+COPIES = 2**26  # floats that the threads' own gradients of shared planes may take
 WIDENING = 1.002  # colours reach black and white
 Answer = tuple[Float[Tensor, "N P"], Float[Tensor, "N P F"]]
 
@@ -34,7 +35,7 @@ def triplane_field(
     """
     inputs = (planes, points, w1, b1, w2, b2)
     if _fits(*inputs) and native.ready():
-        raw, colours = _field(*(t.contiguous() for t in inputs), axes, box_side)
+        raw, colours = _field(*inputs, axes, box_side)
         return raw, colours
     return field_twin(*inputs, axes, box_side)
 
@@ -43,8 +44,9 @@ def _fits(*inputs: Tensor) -> bool:
     """Whether the library can take them. Shapes that disagree are left to the twin, which says what is wrong."""
     planes, points, w1, b1, w2, b2 = inputs
     return (
-        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in inputs) and len(planes) in (1, len(points))
-        and w1.shape == (len(b1), planes.shape[-1]) and w2.shape == (len(b2), len(b1)) and points.numel() > 0
+        all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() for t in inputs)
+        and len(planes) in (1, len(points)) and points.shape[2] == planes.shape[3] == 3
+        and w1.shape == (len(b1), planes.shape[-1]) and w2.shape == (len(b2), len(b1))
     )  # fmt: skip
 
 
@@ -80,8 +82,9 @@ class _Job(ctypes.Structure):
 
 
 def _run(function: str, inputs: Sequence[Tensor], axes: str, box_side: float, workers: int, **more: Tensor) -> None:
-    """Call a function of the library on contiguous tensors."""
-    planes, points, w1, _, w2, _ = inputs
+    """Call a function of the library. Results, which are contiguous, are in `more`, too."""
+    planes, points, w1, _, w2, _ = inputs = [t.contiguous() for t in inputs]
+    more = {name: t.contiguous() for name, t in more.items()}
     batch, height, width, _, features = planes.shape
     tensors = dict(zip(("planes", "where", "w1", "b1", "w2", "b2"), inputs, strict=True)) | more
     job = _Job(
@@ -123,13 +126,13 @@ def _gradient(
     copies, since no item has two threads.
     """
     shared = planes.shape[0] == 1
-    workers = native.workers_for(grad_raw.numel() // TILE if shared else len(points))
+    workers = native.workers_for(min(grad_raw.numel() // TILE, COPIES // planes.numel()) if shared else len(points))
     layers = {"grad_w1": w1, "grad_b1": b1, "grad_w2": w2, "grad_b2": b2}
     found = {name: t.new_empty(workers, *t.shape) for name, t in layers.items()}
     if wanted[0]:
         found["grad_planes"] = planes.new_zeros(workers if shared else len(planes), *planes.shape[1:])
     if wanted[1]:
-        found["grad_where"] = torch.empty_like(points)
+        found["grad_where"] = points.new_empty(points.shape)
     _run(
         "field_backward", (planes, points, w1, b1, w2, b2), axes, box_side, workers, colour=colour, grad_raw=grad_raw,
         grad_colour=grad_colour, **found,
@@ -164,7 +167,7 @@ def _backward(ctx: Any, grad_raw: Tensor, grad_colour: Tensor) -> tuple[Tensor |
         found = iter(torch.autograd.grad(answers, moving, (grad_raw, grad_colour), create_graph=True))
         return *(next(found) if needed else None for needed in ctx.needs_input_grad[:6]), None, None
     grads = _gradient(
-        grad_raw.contiguous(), grad_colour.contiguous(), colour, *inputs, ctx.axes, ctx.box_side,
+        grad_raw, grad_colour, colour, *inputs, ctx.axes, ctx.box_side,
         list(ctx.needs_input_grad[:2]),
     )  # fmt: skip
     return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None, None

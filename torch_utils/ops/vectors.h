@@ -1,4 +1,4 @@
-/* Vectors of floats as wide as the processor's, and products of small matrices made of them. */
+/* Vectors of floats as wide as the processor's: elementwise functions, and products of small matrices. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +21,45 @@ INLINE void store(float *p, vec v) { *(vec *)p = v; }
 INLINE vec all(float x) { return (vec){} + x; }
 INLINE vec choose(ivec yes, vec a, vec b) { return (vec)(((ivec)a & yes) | ((ivec)b & ~yes)); }
 INLINE int64_t padded(int64_t n) { return (n + LINE - 1) / LINE * LINE; }
+
+/* exp(x) for x <= 0, at least 1e-38: 2^n times a Taylor polynomial of what is left, |r| <= ln 2 / 2. */
+INLINE vec exp_negative(vec x) {
+    x = choose(x < all(-87.0f), all(-87.0f), x);
+    const vec shift = all(12582912.0f);                /* 1.5 * 2^23: adding it rounds to a whole number */
+    vec n = (x * 1.44269504f + shift) - shift;
+    vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  /* ln 2 in two parts */
+    vec p = all(1.0f / 5040);
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return p * (vec)((__builtin_convertvector(n, ivec) + 127) << 23);
+}
+
+INLINE vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
+
+INLINE vec sigmoid(vec x) {
+    vec e = exp_negative(-absolute(x));
+    return choose(x < all(0.0f), e, all(1.0f)) / (1.0f + e);
+}
+
+/* softplus(x), and its derivative: max(x, 0) + log(1 + e) with e = exp(-|x|) and log(1 + e) = 2 artanh(e / (2 + e)). */
+INLINE vec softplus(vec x, vec *slope) {
+    vec e = exp_negative(-absolute(x)), up = 1.0f + e, half = 2.0f + e, inverse = 1.0f / (up * half);
+    *slope = choose(x < all(0.0f), e, all(1.0f)) * half * inverse;
+    vec s = e * up * inverse, z = s * s;
+    vec p = all(1.0f / 13);
+    p = p * z + 1.0f / 11;
+    p = p * z + 1.0f / 9;
+    p = p * z + 1.0f / 7;
+    p = p * z + 1.0f / 5;
+    p = p * z + 1.0f / 3;
+    p = p * z + 1.0f;
+    return choose(x > all(0.0f), x, all(0.0f)) + 2.0f * s * p;
+}
 
 /* c[r][n] += sum_k a[r a_row + k a_step] b[k][n] for `rows` rows and `columns` vectors: both known when compiled.
  * What many calls add to one c is summed call by call, which rounds less than one long sum. */
@@ -52,9 +91,15 @@ INLINE void block(const int rows, const int columns, int64_t inner, const float 
         for (; r < rows; r++)                                                                                \
             block(1, COLUMNS, inner, a + r * a_row, a_row, a_step, b, b_row, c + r * c_row, c_row);          \
     }
+#if LANES == 16 || defined(__aarch64__) /* 32 registers */
 STRIPE(12, 1)
 STRIPE(12, 2)
 STRIPE(8, 3)
+#else
+STRIPE(12, 1)
+STRIPE(6, 2)
+STRIPE(4, 3)
+#endif
 
 /* c += a b for [rows, inner] and [inner, width]; a is read by strides, so it may be transposed. */
 static void multiply(int64_t rows, int64_t inner, int64_t width, const float *a, int64_t a_row, int64_t a_step,

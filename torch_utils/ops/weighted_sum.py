@@ -13,8 +13,8 @@ from torch_utils.ops import native
 def weighted_sum(weights: Float[Tensor, "*rays S"], values: Float[Tensor, "*rays S C"]) -> Float[Tensor, "*rays C"]:
     """sum_s weights_s values_s, differentiable any number of times in both, the second time by the twin."""
     fits = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() for t in (weights, values))
-    if fits and native.ready():
-        return _sum(weights.contiguous(), values.contiguous())
+    if fits and weights.shape == values.shape[:-1] and native.ready():
+        return _sum(weights, values)
     return sum_twin(weights, values)
 
 
@@ -33,7 +33,7 @@ def _call(function: str, weights: Tensor, values: Tensor, *others: Tensor) -> No
 @torch.library.custom_op("parallax::weighted_sum", mutates_args=(), device_types="cpu")
 def _sum(weights: Tensor, values: Tensor) -> Tensor:
     out = _shape(weights, values)
-    _call("sum_forward", weights, values, out)
+    _call("sum_forward", weights.contiguous(), values.contiguous(), out)
     return out
 
 
@@ -44,8 +44,9 @@ def _shape(weights: Tensor, values: Tensor) -> Tensor:
 
 @torch.library.custom_op("parallax::weighted_sum_gradient", mutates_args=(), device_types="cpu")
 def _gradient(weights: Tensor, values: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    weights, values = weights.contiguous(), values.contiguous()
     found = torch.empty_like(weights), torch.empty_like(values)
-    _call("sum_backward", weights, values, grad, *found)
+    _call("sum_backward", weights, values, grad.contiguous(), *found)
     return found
 
 
@@ -62,7 +63,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
     weights, values = ctx.saved_tensors
     if torch.is_grad_enabled():  # a further derivative may be asked for
         return (values @ grad[..., None]).squeeze(-1), weights[..., None] * grad[..., None, :]
-    return _gradient(weights, values, grad.contiguous())
+    return _gradient(weights, values, grad)
 
 
 torch.library.register_autograd("parallax::weighted_sum", _backward, setup_context=_remember)

@@ -34,7 +34,7 @@ NOT_YET: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> (values that work,
     "init": (({}, None), "weights for single networks are not built yet; resume= starts all of them"),
     "precision": (("fp32",), "half precision is not built yet"),
     "nhwc": ((False,), "the choice of memory layout is not built yet"),
-    "ops": (("auto", "torch"), "compiled operators are not built yet"),
+    "ops": (("auto", "torch"), "operators for GPUs are not built yet"),
 }
 
 

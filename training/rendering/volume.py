@@ -1,7 +1,7 @@
 """Volume rendering along rays: densities in, pixels out.
 
 Pure functions without state. Leading axes are free (*rays); S samples or K intervals run from near to far. Distances in
-scene units, densities in 1/unit, colours in [-1, 1]. Imports no other file of ours.
+scene units, densities in 1/unit, colours in [-1, 1].
 """
 
 from collections.abc import Sequence
