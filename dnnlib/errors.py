@@ -4,6 +4,12 @@ The command lines print these as one sentence and exit with `exit_code`; any oth
 and keeps its traceback.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NEEDED = {"torch", "hydra", "omegaconf", "numpy", "PIL", "safetensors", "imageio", "tqdm", "jaxtyping", "scipy"}
+
 
 class UserError(Exception):
     """Something outside the program is wrong: a key, a value, a path, a file, a data set."""
@@ -34,3 +40,18 @@ class TrainingStopped(UserError):
     def __init__(self, message: str, everywhere: bool = False) -> None:
         super().__init__(message)
         self.everywhere = everywhere
+
+
+@contextmanager
+def missing_packages_in_words() -> Iterator[None]:
+    """Where a library is not installed for this Python, ConfigError says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in NEEDED:
+            raise ConfigError(
+                f"{name} is not installed for {sys.executable}. After `make demo` say `source .venv/bin/activate`; "
+                "without make, `python -m pip install -r requirements.txt`."
+            ) from error
+        raise

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from dnnlib.errors import ConfigError, UserError
+from dnnlib.errors import ConfigError, UserError, missing_packages_in_words
 
 LAST_SEED = 2**32 - 1  # of numpy's RandomState
 MOST_SEEDS = 1_000_000  # of one list
@@ -121,7 +121,8 @@ def run(main: Callable[[], None]) -> None:
     """
     signal.signal(signal.SIGTERM, _leave)
     try:
-        main()
+        with missing_packages_in_words():
+            main()
     except UserError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ RUN_TRAIN = Path(__file__).resolve().parents[1] / "run_train.py"  # what further
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # ask a training to save and stop
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+PR_SET_PDEATHSIG = 1  # sys/prctl.h
 
 
 def prepare_process() -> None:
@@ -27,6 +28,12 @@ def leave_signals_to_the_first() -> None:
     """A terminal or a scheduler signals the whole group; one process answers, and the others end when it says so."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_the_parent() -> None:
+    """Let Linux end this process when the one that started it ends, even by SIGKILL."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def keep_freed_memory() -> None:

@@ -44,6 +44,26 @@ def test_killed_at_random_moments_it_ends_the_same(whole: Path, tmp_path: Path):
     assert_same_run(folder, whole)
 
 
+def test_killed_it_leaves_no_data_workers_behind(tmp_path: Path):
+    words = [word for word in RUN if not word.startswith("workers")]
+    process, _ = begun(tmp_path, *words, "workers=2")
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 2  # torch itself looks every five seconds, and waits for ever where a pipe is full
+    while (left := list(filter(runs_still, workers))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def runs_still(pid: str) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty once it has ended
+    except OSError:
+        return False
+
+
 def stopped_by(number: signal.Signals, outdir: Path) -> Path:
     """The folder of a run that got a signal after its first tick."""
     words = [word for word in RUN if not word.startswith("save_every")]

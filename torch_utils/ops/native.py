@@ -83,7 +83,8 @@ def library() -> ctypes.CDLL:
         except CompilerError:
             return _loaded(command, cache_folder() / f"{name}-one-thread.so")
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        raise Unavailable(str(error)) from error
+        place = "PARALLAX_CACHE" if os.environ.get("PARALLAX_CACHE") else "the cache folder"
+        raise Unavailable(f"{place} cannot be used: {error}") from error
 
 
 def workers_for(units: int) -> int:

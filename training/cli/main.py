@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnnlib.errors import ConfigError, UserError
+from dnnlib.errors import ConfigError, UserError, missing_packages_in_words
 from dnnlib.log import tee
 from dnnlib.rundir import COMMAND_FILE, CONFIG_FILE, create_run, owned, run_name
 from training.cli import overrides
@@ -23,7 +23,8 @@ def main(argv: Sequence[str], train: Train) -> int:
     With PARALLAX_DEBUG=1 in the environment they keep their traceback.
     """
     try:
-        return _run(argv, train)
+        with missing_packages_in_words():
+            return _run(argv, train)
     except UserError as error:
         if os.environ.get("PARALLAX_DEBUG"):
             raise

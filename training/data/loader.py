@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dnnlib.errors import ConfigError, TrainingStopped, UserError
-from dnnlib.startup import leave_signals_to_the_first
+from dnnlib.startup import end_with_the_parent, leave_signals_to_the_first
 from training.contracts import Batch
 
 from .dataset import DataSet, Sample
@@ -45,9 +45,10 @@ def _stack(samples: Sequence[Sample], name: str) -> np.ndarray | None:
     return None if parts[0] is None else torch.stack(parts).numpy()
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """The parent saves first and then ends its workers."""
+def _follow_the_parent(worker: int) -> None:
+    """The parent saves first and then ends its workers; where it is killed they would wait for ever."""
     leave_signals_to_the_first()
+    end_with_the_parent()
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def batches(
         _Fetch(dataset),  # pyright: ignore[reportArgumentType]
         sampler=_stream(len(dataset), batch, seed, start, rank, world),  # pyright: ignore[reportArgumentType]
         batch_size=None, num_workers=workers, collate_fn=_as_is, prefetch_factor=2 if workers else None,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_follow_the_parent,
         generator=torch.Generator(),  # so that torch's own stream of random numbers is left alone
     )  # fmt: skip
     stream = iter(fetched)
