@@ -6,9 +6,9 @@ from dnnlib.errors import ConfigError, missing_packages_in_words
 
 
 def test_a_library_that_is_not_installed_is_named_with_its_cure():
-    with pytest.raises(ConfigError, match=r"^hydra is not installed for .*\.venv/bin/activate.*requirements\.txt"):
-        with missing_packages_in_words():
-            raise ModuleNotFoundError("No module named 'hydra.core'", name="hydra.core")
+    said = r"^hydra is not installed for .*\.venv/bin/activate.*requirements\.txt"
+    with pytest.raises(ConfigError, match=said), missing_packages_in_words():
+        raise ModuleNotFoundError("No module named 'hydra.core'", name="hydra.core")
 
 
 def test_a_module_of_ours_that_is_not_there_is_a_defect():

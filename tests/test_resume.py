@@ -49,11 +49,12 @@ def test_killed_it_leaves_no_data_workers_behind(tmp_path: Path):
     process, _ = begun(tmp_path, *words, "workers=2")
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert len(workers) >= 2
     deadline = time.monotonic() + 2  # torch itself looks every five seconds, and waits for ever where a pipe is full
     while (left := list(filter(runs_still, workers))) and time.monotonic() < deadline:
         time.sleep(0.05)
+    process.communicate()  # ends when no worker has its output open
     assert not left
 
 
