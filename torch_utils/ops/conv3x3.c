@@ -41,50 +41,38 @@ INLINE void find_pixels(const float *image, int64_t height, int64_t width, int64
         }
 }
 
-/* B' d B of tiles from..from + count: to[point][tile][channel]. */
-static void transform_pixels(const Shape *s, const float *x, int64_t from, int64_t count, const float *zeros, float *to) {
-    const int64_t C = s->inputs, tiles = s->high * s->wide, step = apart(s, C);
+/* Tiles from..from + count of images, `size` pixels wide, two apart: B' d B of 4x4 pixels, or A y A' of the gradients of
+ * 2x2 results. To[point][tile][channel]. */
+INLINE void transform(const Shape *s, const int size, const float *images, int64_t height, int64_t width, int64_t channels,
+                      int64_t padding, int64_t from, int64_t count, const float *zeros, float *to) {
+    void (*const one)(vec[4]) = size == 4 ? of_pixels : of_results;
+    const int64_t tiles = s->high * s->wide, step = apart(s, channels);
     for (int64_t t = 0; t < count; t++) {
-        int64_t tile = (from + t) % tiles, top = tile / s->wide * 2 - s->padding, left = tile % s->wide * 2 - s->padding;
-        const float *pixel[16];
-        find_pixels(x + (from + t) / tiles * s->height * s->width * C, s->height, s->width, C, top, left, 4, zeros, pixel);
-        for (int64_t c = 0; c < C; c += LANES) {
+        int64_t tile = (from + t) % tiles, top = tile / s->wide * 2 - padding, left = tile % s->wide * 2 - padding;
+        const float *image = images + (from + t) / tiles * height * width * channels, *pixel[16];
+        find_pixels(image, height, width, channels, top, left, size, zeros, pixel);
+        for (int64_t c = 0; c < channels; c += LANES) {
             vec d[4][4], column[4];
-            for (int i = 0; i < 4; i++) {
-                for (int j = 0; j < 4; j++) d[i][j] = load(pixel[i * 4 + j] + c);
-                of_pixels(d[i]);
+            for (int i = 0; i < size; i++) {
+                for (int j = 0; j < size; j++) d[i][j] = load(pixel[i * size + j] + c);
+                one(d[i]);
             }
             for (int j = 0; j < 4; j++) {
-                for (int i = 0; i < 4; i++) column[i] = d[i][j];
-                of_pixels(column);
-                for (int i = 0; i < 4; i++) store(to + (i * 4 + j) * step + t * C + c, column[i]);
+                for (int i = 0; i < size; i++) column[i] = d[i][j];
+                one(column);
+                for (int i = 0; i < 4; i++) store(to + (i * 4 + j) * step + t * channels + c, column[i]);
             }
         }
     }
 }
 
-/* A y A' of the gradients of tiles from..from + count: to[point][tile][channel]. */
+static void transform_pixels(const Shape *s, const float *x, int64_t from, int64_t count, const float *zeros, float *to) {
+    transform(s, 4, x, s->height, s->width, s->inputs, s->padding, from, count, zeros, to);
+}
+
 static void transform_results(const Shape *s, const float *y, int64_t from, int64_t count, const float *zeros, float *to) {
-    const int64_t C = s->outputs, tiles = s->high * s->wide, step = apart(s, C);
     const int64_t height = s->height + 2 * s->padding - 2, width = s->width + 2 * s->padding - 2;
-    for (int64_t t = 0; t < count; t++) {
-        int64_t tile = (from + t) % tiles;
-        const float *pixel[16];
-        find_pixels(y + (from + t) / tiles * height * width * C, height, width, C, tile / s->wide * 2, tile % s->wide * 2, 2,
-                    zeros, pixel);
-        for (int64_t c = 0; c < C; c += LANES) {
-            vec d[2][4], column[4];
-            for (int i = 0; i < 2; i++) {
-                for (int j = 0; j < 2; j++) d[i][j] = load(pixel[i * 2 + j] + c);
-                of_results(d[i]);
-            }
-            for (int j = 0; j < 4; j++) {
-                for (int i = 0; i < 2; i++) column[i] = d[i][j];
-                of_results(column);
-                for (int i = 0; i < 4; i++) store(to + (i * 4 + j) * step + t * C + c, column[i]);
-            }
-        }
-    }
+    transform(s, 2, y, height, width, s->outputs, 0, from, count, zeros, to);
 }
 
 /* A' m A plus bias of tiles from..from + count, into the image. */

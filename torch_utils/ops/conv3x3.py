@@ -21,13 +21,11 @@ COPIES = 2**26  # floats that the threads' own sums of a gradient may take
 
 def conv3x3_fits(x: Tensor, w: Tensor, b: Tensor | None, stride: int, padding: tuple[int, int], groups: int) -> bool:
     """Whether conv3x3 can do this convolution here, and sooner than torch. What is wrong is left for torch to say."""
-    tensors = (x, w) if b is None else (x, w, b)
     return (
         w.shape[2:] == (3, 3) and stride == groups == 1 and padding[0] == padding[1] <= 2
         and w.shape[0] % LINE == w.shape[1] % LINE == 0 and x.ndim == 4 and x.shape[1] == w.shape[1]
         and x.numel() >= FEWEST * x.shape[1] > 0 and min(x.shape[2:]) + 2 * padding[0] > 2
-        and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-        and (b is None or b.shape == w.shape[:1]) and native.ready()
+        and (b is None or b.shape == w.shape[:1]) and native.ready(x, w, *([] if b is None else [b]))
     )  # fmt: skip
 
 
@@ -47,16 +45,12 @@ class _Shape(ctypes.Structure):
     )
 
 
-def _call(function: str, x: Tensor, outputs: int, padding: int, *tensors: Tensor | None) -> None:
+def _job(x: Tensor, outputs: int, padding: int) -> tuple[_Shape, int]:
+    """The job, and how many groups of tiles it is."""
     images, inputs, height, width = x.shape
     high, wide = (height + 2 * padding - 1) // 2, (width + 2 * padding - 1) // 2
     group = min(96, max(48, CACHE // (16 * (inputs + outputs)) // 12 * 12))
-    shape = _Shape(images, height, width, inputs, outputs, padding, high, wide, group)
-    most = COPIES // (16 * inputs * outputs) if function == "correlate" else images * high * wide
-    workers = native.workers_for(min(-(-images * high * wide // group), most))
-    addresses = (None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, *tensors))
-    if getattr(native.library(), function)(ctypes.byref(shape), *addresses, ctypes.c_int64(workers)):
-        raise MemoryError(f"conv3x3: no memory to transform {inputs} x {outputs} weights")
+    return _Shape(images, height, width, inputs, outputs, padding, high, wide, group), -(-images * high * wide // group)
 
 
 def _last(t: Tensor) -> Tensor:
@@ -67,7 +61,8 @@ def _last(t: Tensor) -> Tensor:
 def _convolve(x: Tensor, w: Tensor, b: Tensor | None, padding: int) -> Tensor:
     y = _result(x, w, b, padding)
     b = None if b is None else b.contiguous()
-    _call("convolve", _last(x), len(w), padding, w.permute(2, 3, 1, 0).contiguous(), b, y)
+    job, groups = _job(x, len(w), padding)
+    native.call("convolve", job, _last(x), w.permute(2, 3, 1, 0).contiguous(), b, y, native.workers_for(groups))
     return y
 
 
@@ -82,7 +77,9 @@ def _result(x: Tensor, w: Tensor, b: Tensor | None, padding: int) -> Tensor:
 def _correlate(x: Tensor, grad: Tensor, padding: int) -> Tensor:
     """The gradient for the weights."""
     w = x.new_empty(3, 3, x.shape[1], grad.shape[1])
-    _call("correlate", _last(x), grad.shape[1], padding, _last(grad), w)
+    job, groups = _job(x, grad.shape[1], padding)
+    workers = native.workers_for(min(groups, COPIES // (16 * w[0, 0].numel())))
+    native.call("correlate", job, _last(x), _last(grad), w, workers)
     return w.permute(3, 2, 0, 1)
 
 

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,9 +43,27 @@ def choose(ops: str) -> None:
     _choice = ops
 
 
-def ready() -> bool:
-    """Whether operators are to use the library."""
-    return _choice != "torch" and why_not() is None
+def ready(*tensors: torch.Tensor) -> bool:
+    """Whether operators are to use the library, which takes float32 on the CPU and nothing empty."""
+    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() for t in tensors)
+    return plain and _choice != "torch" and why_not() is None
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Call a function of the library: whole numbers are int64, tensors and structures go by address, None is null.
+
+    Raises MemoryError if it says so.
+    """
+    if getattr(library(), function)(*map(_as_c, arguments)):
+        raise MemoryError(f"{function}, an operator, has no memory for what it works with")
+
+
+def _as_c(argument: Any) -> Any:
+    if isinstance(argument, torch.Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, ctypes.Structure):
+        return ctypes.byref(argument)
+    return argument if argument is None else ctypes.c_int64(argument)
 
 
 def in_words(device: str) -> str:

@@ -1,7 +1,7 @@
 """A tri-plane field in one operator: look-up, two layers, a raw density and colours (the decoder of EG3D).
 
-In training most of a small model's rendering goes here, and as one pass it is several times faster than its parts and
-keeps nothing for the gradient but its result. Where there is no library for it, field_twin is what it computes.
+In training most of a small model's rendering goes here. As one pass it keeps nothing for the gradient but its result,
+and takes a little less time than its parts (docs/benchmarks.md). Without the library, field_twin is what it computes.
 """
 
 import ctypes
@@ -34,18 +34,17 @@ def triplane_field(
     any number of times in everything, the second time by the twin.
     """
     inputs = (planes, points, w1, b1, w2, b2)
-    if _fits(*inputs) and native.ready():
+    if _agree(*inputs) and native.ready(*inputs):
         raw, colours = _field(*inputs, axes, box_side)
         return raw, colours
     return field_twin(*inputs, axes, box_side)
 
 
-def _fits(*inputs: Tensor) -> bool:
-    """Whether the library can take them. Shapes that disagree are left to the twin, which says what is wrong."""
+def _agree(*inputs: Tensor) -> bool:
+    """Whether the shapes do. If not it is left to the twin to say what is wrong."""
     planes, points, w1, b1, w2, b2 = inputs
     return (
-        all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() for t in inputs)
-        and len(planes) in (1, len(points)) and points.shape[2] == planes.shape[3] == 3
+        len(planes) in (1, len(points)) and points.shape[2] == planes.shape[3] == 3
         and w1.shape == (len(b1), planes.shape[-1]) and w2.shape == (len(b2), len(b1))
     )  # fmt: skip
 
@@ -93,8 +92,7 @@ def _run(function: str, inputs: Sequence[Tensor], axes: str, box_side: float, wo
         whole_items="grad_planes" in more and batch > 1, scale=2 / box_side, widening=WIDENING,
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
     )  # fmt: skip
-    if getattr(native.library(), function)(ctypes.byref(job), ctypes.c_int64(workers)):
-        raise MemoryError("triplane_field: no memory for a few hundred kilobytes")
+    native.call(function, job, workers)
 
 
 @torch.library.custom_op("parallax::triplane_field", mutates_args=(), device_types="cpu")
@@ -166,10 +164,8 @@ def _backward(ctx: Any, grad_raw: Tensor, grad_colour: Tensor) -> tuple[Tensor |
         moving = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
         found = iter(torch.autograd.grad(answers, moving, (grad_raw, grad_colour), create_graph=True))
         return *(next(found) if needed else None for needed in ctx.needs_input_grad[:6]), None, None
-    grads = _gradient(
-        grad_raw, grad_colour, colour, *inputs, ctx.axes, ctx.box_side,
-        list(ctx.needs_input_grad[:2]),
-    )  # fmt: skip
+    wanted = list(ctx.needs_input_grad[:2])
+    grads = _gradient(grad_raw, grad_colour, colour, *inputs, ctx.axes, ctx.box_side, wanted)
     return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None, None
 
 

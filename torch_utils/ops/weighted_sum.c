@@ -1,10 +1,10 @@
 /* Weighted sums over the samples of rays, and their gradient. Definition: sum_twin() in weighted_sum.py.
  *
- * [rays, samples] weights, [rays, samples, channels] values; all contiguous.
+ * [rays, samples] weights, [rays, samples, channels] values; all contiguous. Both return 0.
  */
 #include <stdint.h>
 
-void sum_forward(int64_t rays, int64_t samples, int64_t channels, const float *restrict weights,
+int sum_forward(int64_t rays, int64_t samples, int64_t channels, const float *restrict weights,
                  const float *restrict values, float *restrict out) {
 #pragma omp parallel for schedule(static)
     for (int64_t ray = 0; ray < rays; ray++) {
@@ -13,9 +13,10 @@ void sum_forward(int64_t rays, int64_t samples, int64_t channels, const float *r
         for (int64_t s = ray * samples; s < (ray + 1) * samples; s++)
             for (int64_t c = 0; c < channels; c++) sum[c] += weights[s] * values[s * channels + c];
     }
+    return 0;
 }
 
-void sum_backward(int64_t rays, int64_t samples, int64_t channels, const float *restrict weights,
+int sum_backward(int64_t rays, int64_t samples, int64_t channels, const float *restrict weights,
                   const float *restrict values, const float *restrict grad, float *restrict grad_weights,
                   float *restrict grad_values) {
 #pragma omp parallel for schedule(static)
@@ -32,4 +33,5 @@ void sum_backward(int64_t rays, int64_t samples, int64_t channels, const float *
             grad_weights[s] = product;
         }
     }
+    return 0;
 }

@@ -1,6 +1,5 @@
 """Weighted sums of what is seen along rays: the inner loop of volume rendering, in one pass over memory."""
 
-import ctypes
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch_utils.ops import native
 
 def weighted_sum(weights: Float[Tensor, "*rays S"], values: Float[Tensor, "*rays S C"]) -> Float[Tensor, "*rays C"]:
     """sum_s weights_s values_s, differentiable any number of times in both, the second time by the twin."""
-    fits = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() for t in (weights, values))
-    if fits and weights.shape == values.shape[:-1] and native.ready():
+    if weights.shape == values.shape[:-1] and native.ready(weights, values):
         return _sum(weights, values)
     return sum_twin(weights, values)
 
@@ -24,10 +22,7 @@ def sum_twin(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def _call(function: str, weights: Tensor, values: Tensor, *others: Tensor) -> None:
-    sizes = (weights.numel() // weights.shape[-1], *values.shape[-2:])
-    tensors = (weights, values, *others)
-    arguments = (*map(ctypes.c_int64, sizes), *(ctypes.c_void_p(t.data_ptr()) for t in tensors))
-    getattr(native.library(), function)(*arguments)
+    native.call(function, weights.numel() // weights.shape[-1], *values.shape[-2:], weights, values, *others)
 
 
 @torch.library.custom_op("parallax::weighted_sum", mutates_args=(), device_types="cpu")
