@@ -126,3 +126,19 @@ def test_torchrun_and_gpus_must_agree(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORLD_SIZE", "4")
     said = finish(start(*TWO, f"outdir={tmp_path}"), 2)
     assert "gpus=2, but 4 processes were started: leave gpus out" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+def test_a_group_ends_with_its_block():
+    """Threads of a group that outlives it end in the middle of the interpreter's end: at times by an abort."""
+    script = """
+import os
+from torch.distributed import HashStore
+from torch_utils.distributed import joined
+before = len(os.listdir("/proc/self/task"))
+with joined(0, 1, HashStore()):
+    import torch.distributed.nn, training.loop
+    inside = len(os.listdir("/proc/self/task"))
+print(inside > before, len(os.listdir("/proc/self/task")) - before)
+"""
+    assert finish(launch("-c", script)).strip() == "True 0"

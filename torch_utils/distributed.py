@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # now: imported later, its default arguments keep the group of that moment
 from torch import Tensor
 
 from dnnlib.errors import TrainingStopped
