@@ -14,7 +14,10 @@ EXAMPLES = """examples:
   python generate.py --outdir=out --seeds=0-7 --network=NET.safetensors --render-program=rotation_camera
   python generate.py --outdir=out --seeds=0-7 --grid=4x2 --network=NET --render-program=orbit --program-option frames=60
 Without a render program: one still per seed. The programs' options: configs/program/*.yaml. Angles in radians. What a
-network is told about the camera (its conditioning) is always its rig's mean camera; only the rendering camera moves."""
+network is told about the camera (its conditioning) is always its rig's mean camera; only the rendering camera moves.
+Shapes: scene units, y up, the subject faces +z. The surface lies where the density is a third of what it is where light
+from the front has lost half of itself (the median over lines of sight through the middle of the subject). Its largest
+connected part is kept, without hollows. Time grows as N^3, files as N^2; EG3D's own program has N=512."""
 
 
 def read_options():
@@ -22,7 +25,7 @@ def read_options():
     add = parser.add_argument
     switch = {"type": boolean, "nargs": "?", "const": True, "default": False, "metavar": "BOOL"}
     settings = {"type": pair, "action": "append", "default": []}
-    add("--network", required=True, metavar="FILE|RUN", help="snapshot file, or a run folder (its newest snapshot)")
+    add("--network", required=True, metavar="FILE|RUN", help="snapshot, run folder, published file, its name or URL")
     add("--outdir", required=True, metavar="DIR", help="where to write; made if missing")
     add("--seeds", type=seeds, required=True, help="such as 0,3,5-9")
     add("--trunc", type=float, default=1.0, metavar="PSI", help="truncation psi; 1 is none [1]")
@@ -36,7 +39,11 @@ def read_options():
     add("--grid", type=size, metavar="WxH", help="one film with the seeds side by side")
     add("--no-video", **switch, help="only the frames")
     add("--depth", **switch, help="also depth (stills: and the raw image)")
-    add("--ops", choices=["auto", "torch"], default="auto", help="operators on a CPU; torch: none of ours [auto]")
+    add("--shapes", **switch, help="stills: also the surface of each seed, for 3D programs")
+    add("--shape-res", type=at_least(1), metavar="N", help="densities along a side of the cube looked into [256]")
+    add("--shape-format", metavar="LIST", help="ply, glb (meshes with colours), mrc (the densities) [ply]")
+    add("--shape-level", type=float, metavar="D", help="density of the surface [by the rule below, for each seed]")
+    add("--ops", choices=["auto", "torch", "ninja", "strict"], default="auto", help="torch: none compiled [auto]")
     add("--device", help="cpu, cuda, cuda:1 ... [cuda if there is one]")
     args = parser.parse_args()
     check_numbers({"trunc": args.trunc, "nrr": args.nrr}, "")
@@ -55,7 +62,7 @@ def open_studio(args):
     from training.snapshot import open_generator
 
     device = choose_device(args.device)
-    native.choose(args.ops)
+    native.choose(args.ops, device)
     print(native.in_words(device.type))
     net = open_generator(args.network, str(device))
     label = class_label((net.config.get("dataset") or {}).get("label_dim") or 0, args.label)
@@ -75,6 +82,7 @@ def main():
     prepare_process()
     from training.build import build  # torch comes only now, so that --help is quick
     from training.programs.load import load_program
+    from training.programs.shapes import read_shapes, write_shapes
     from training.programs.studio import write_films, write_stills
 
     steps = [("frames", str(args.n_steps))] if args.n_steps else []
@@ -84,9 +92,13 @@ def main():
     elif args.program_option or steps or args.grid:
         raise ConfigError("--program-option, --n-steps and --grid belong to a film: add --render-program=orbit")
     studio = open_studio(args)
+    given = {"resolution": args.shape_res, "formats": args.shape_format, "level": args.shape_level}
+    shapes = read_shapes(studio.G, args.shapes, program is None, **given)
     outdir = Path(args.outdir).expanduser()
     if program is None:
         write_stills(studio, args.seeds, outdir, args.depth)
+        for made in write_shapes(studio, args.seeds, outdir, shapes) if shapes else ():
+            print(made, flush=True)
         print(f"Pictures of {len(args.seeds)} seeds are in {outdir}")
         return
     video = not args.no_video

@@ -29,7 +29,7 @@ def names(text: str) -> list[str]:
 def read_options():
     parser = Options(description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
-    add("--network", required=True, metavar="FILE|RUN", help="snapshot file, or a run folder (its newest snapshot)")
+    add("--network", required=True, metavar="FILE|RUN", help="snapshot, run folder, published file, its name or URL")
     add("--metrics", required=True, type=names, metavar="A,B", help=f"of {', '.join(NAMES)}")
     add("--data", metavar="PATH|NAME", help="what reals are [the training data]")
     add("--seed", type=at_least(0), default=0, help="of latents, items and noise of random fakes [0]")

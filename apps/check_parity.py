@@ -1,5 +1,7 @@
 """Recompute parity fixtures with our code and compare every tensor with the reference's.
 
+Of a manifest, which has no values, compare the name and shape of every tensor with those of our networks.
+
 python apps/check_parity.py FILE...
 Exit status: 0 if all agree, 1 if any tensor does not or is not replayed, 2 if a file cannot be read.
 """
@@ -16,7 +18,8 @@ from torch import Tensor
 
 from dnnlib.errors import CheckpointError, UserError
 from training.importers import replay
-from training.importers.bounds import compare, replayed_names
+from training.importers.bounds import Verdict, compare, replayed_names
+from training.importers.manifests import check_manifest, is_manifest
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -33,17 +36,25 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, tensors
 
 
-def check(path: Path) -> bool:
-    """Print a line per tensor; True if all agree."""
-    metadata, tensors = read(path)
-    print(f"{path.name}: {metadata['kind']}")
+def judged(metadata: dict[str, str], tensors: dict[str, Tensor]) -> tuple[list[Verdict], bool]:
+    """A verdict per tensor, and whether there was anything to judge by."""
     ours: dict[str, Tensor] | None = None
     try:
+        if is_manifest(metadata["kind"]):
+            return check_manifest(metadata["kind"], metadata, tensors), True
         ours = replay(metadata["kind"], metadata, tensors)
     except UserError as error:
         print(f"  {error}")
     found = ours or {}
     verdicts = [compare(name, found.get(name), tensors[name], metadata) for name in replayed_names(tensors)]
+    return verdicts, ours is not None
+
+
+def check(path: Path) -> bool:
+    """Print a line per tensor; True if all agree."""
+    metadata, tensors = read(path)
+    print(f"{path.name}: {metadata['kind']}")
+    verdicts, judgeable = judged(metadata, tensors)
     for v in verdicts:
         told = v.note or f"error {v.error:.1e}  bound {v.bound:.1e}"
         print(f"  {v.name:<60} {told:<34} {'ok' if v.passed else 'FAILED'}")
@@ -51,7 +62,7 @@ def check(path: Path) -> bool:
     print(f"  {len(verdicts) - len(failed)} of {len(verdicts)} tensors agree")
     for name in failed:
         print(f"  failed: {name}")
-    return ours is not None and not failed
+    return judgeable and not failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

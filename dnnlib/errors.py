@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NEEDED = {"torch", "hydra", "omegaconf", "numpy", "PIL", "safetensors", "imageio", "tqdm", "jaxtyping", "scipy"}
+NEEDED = {"torch", "hydra", "omegaconf", "numpy", "PIL", "safetensors", "imageio", "tqdm", "jaxtyping", "scipy",
+          "skimage"}  # fmt: skip
 
 
 class UserError(Exception):

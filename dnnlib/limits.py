@@ -44,8 +44,8 @@ LIMITS = {
     name: limit
     for limit, names in {
         Limit(1, MOST, whole=True): """batch batch_gpu gpus subset size snap imgsnap max_bad_steps every mbstd_group
-            mbstd_group_size channel_base channel_max channels widths z_dim w_dim features hidden colours points frames
-            columns rows fps num_images num_seeds""",
+            mbstd_group_size shrink interval channel_base channel_max channels widths z_dim w_dim features hidden
+            colours points frames columns rows fps num_images num_seeds""",
         Limit(0, MOST, whole=True): "label_dim c_dim num_classes freezed freeze_layers",
         Limit(1, SIDE, whole=True): """resolution img_resolution plane_resolution input_resolution raw_resolution
             raw_resolution_initial raw_resolution_final width height nrr""",
@@ -57,7 +57,7 @@ LIMITS = {
         Limit(0, 1): "p target probability swap_probability betas",
         Limit(0, 1000): "blur_sigma",
         Limit(0.1, 179): "fov",
-        Limit(0, above=True): "kimg ema_kimg tick save_every radius focal far box_side clip",
+        Limit(0, above=True): "hang_after kimg ema_kimg tick save_every radius focal far box_side clip",
         Limit(0): """gamma lr glr dlr eps ema_rampup rampup near std density_noise yaw_spread pitch_spread
             fade_kimg swap_fade_kimg blur_fade_kimg raw_fade_kimg""",
         Limit(): "yaws pivot",

@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from tests.tiny import TINY
 
 ROOT = Path(__file__).parent.parent
-RUN = [*TINY, "batch_gpu=4", "kimg=0.16", "tick=0.032", "snap=2", "imgsnap=100", "samples.latents=1", "save_every=1e-9"]
+RUN = [
+    *TINY, "aug=ada", "augment.kimg=0.05", "batch_gpu=4", "kimg=0.16", "tick=0.032", "snap=2", "imgsnap=100",
+    "samples.latents=1", "save_every=1e-9",
+]  # fmt: skip
 
 
 def start(*words: str) -> subprocess.Popen:

@@ -95,6 +95,13 @@ def test_batch_gpu_does_not_change_the_update(phase: str):
     assert_same_update(whole, cut)
 
 
+@pytest.mark.parametrize(("phase", "pipe"), [("Gmain", "bgc"), ("Dmain", "bgc"), ("Dreg", "color")])
+def test_nor_does_it_where_pictures_are_augmented(phase: str, pipe: str):
+    """R1 alone amplifies the last bits that a picture's company leaves in its resampling, so it gets colours only."""
+    words = ("aug=fixed", "p=0.7", f"augpipe={pipe}")
+    assert_same_update(updates(BATCH, phase, *words), updates(4, phase, *words))
+
+
 def be_a_rank(rank: int, world: int, folder: Path) -> None:
     """Leave the updates that this rank makes in a file."""
     torch.set_num_threads(1)

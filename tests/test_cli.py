@@ -200,11 +200,13 @@ MISTAKES = {
     "resume_run=/nowhere/x": "resume_run=/nowhere/x is not a run folder",
     "resume_run=latest": "finds no run in outdir",
     "device=abacus": "device abacus cannot be used",
-    "target=0.5": "augmentation is not built yet; use target=0.6",
-    "aug=ada": "augmentation is not built yet; use aug=noaug",
-    "precision=bf16": "half precision is not built yet; use precision=fp32",
-    "ops=ninja": "not built yet; use ops=auto or ops=torch",
-    "nhwc=True": "not built yet; use nhwc=False",
+    "aug=adda": r"aug=adda: expected noaug, ada or fixed",
+    "critics.D.augment={_target_:training.augment.Augmentation,pipe:bcg}": "augpipe=bcg: .* did you mean bg or bgc",
+    "augment.settings.xflipp=1": r"no key augment\.settings\.xflipp; did you mean augment\.settings\.xflip",
+    "target=1.5": "target=1.5 must be a finite number from 0 to 1",
+    "phases.Greg.shrink=32": r"phases\.Greg\.shrink=32 leaves nothing of the 16 images of a GPU",
+    "precision=fp16": r"precision=fp16 is nothing that this CPU is fast in: use .*precision=fp32",
+    "ops=fast": "ops=fast: expected auto, torch, ninja or strict",
     "init.G=x": "not built yet",
 }
 

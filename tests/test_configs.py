@@ -212,7 +212,7 @@ def test_class_labels_widen_both_networks():
 
 @pytest.mark.parametrize(("model", "label_dim"), [*((model, 0) for model in MODELS), ("eg3d", 3), ("stylegan2", 3)])
 def test_every_phase_of_every_model_runs_and_costs_something(model: str, label_dim: int):
-    config = config_of(f"model={model}", "spec=tiny", "batch=4", label_dim=label_dim)
+    config = config_of(f"model={model}", "spec=tiny", "batch=4", "spec.path_length=2", label_dim=label_dim)
     trace = traced(config, Critters(resolution=32, size=4, cond=label_dim > 0))
     assert [phase.name for phase in trace.phases] == [name for name, node in config["phases"].items() if node]
     for phase in trace.phases:

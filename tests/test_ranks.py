@@ -128,6 +128,22 @@ def test_torchrun_and_gpus_must_agree(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "gpus=2, but 4 processes were started: leave gpus out" in said
 
 
+def test_a_rank_that_hangs_ends_the_run_and_says_where(tmp_path: Path):
+    """A picture becomes a pipe that nobody writes to, before the second rank reads it."""
+    data, outdir = tmp_path / "data", tmp_path / "out"
+    unpacked(data, {f"img{i:02d}.png": picture(i, side=16) for i in range(24)})
+    words = ["model=stylegan2", "spec.channel_max=8", "batch=8", "kimg=0.1", "workers=0", "gpus=2", "device=cpu"]
+    process = start(*words, "hang_after=0.1", f"data={data}", f"outdir={outdir}")
+    while not list(outdir.glob("0*")):
+        time.sleep(0.01)
+    (data / "img05.png").unlink()
+    os.mkfifo(data / "img05.png")
+    said = finish(process, 3)
+    assert "error: rank 1 has not come back from its work for 0.1 minutes" in said
+    assert "follow" in said  # where it stood
+    assert "error: rank 1 has ended with exit code 3" in said
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
 def test_a_group_ends_with_its_block():
     """Threads of a group that outlives it end in the middle of the interpreter's end: at times by an abort."""

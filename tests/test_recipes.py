@@ -19,7 +19,7 @@ PHASE_KEYS = {"nets", "optimizer", "every", "shrink", "update_emas", "draw", "te
 PUBLISHED = {
     "stylegan2": {
         "loop.batch": 64, "loop.kimg": 25000, "optimizers.G.lr": 0.0025, "emas.G_ema.kimg": 20,
-        "nets.D.mbstd_group_size": 8, "phases.Gmain.draw.probability": 0.9, "phases.Greg.every": 4,
+        "nets.D.mbstd_group_size": 8, "phases.Gmain.draw.mixing": 0.9, "phases.Greg.every": 4,
         "phases.Greg.shrink": 2,
         "phases.Greg.terms.path_length.weight": 2, "phases.Dreg.every": 16, "phases.Dreg.terms.r1.gamma": 1,
     },

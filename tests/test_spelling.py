@@ -63,8 +63,8 @@ def test_what_is_written_right_stays():
 
 
 def test_a_model_that_is_not_here_is_not_suggested():
-    assert answer("--cfg=stylegan3-r", "--gpus=8", "--sr-module", "x") == (
-        "--cfg=stylegan3-r, --sr-module x: not here (--help lists what is); ", ["gpus=8"],
+    assert answer("--cfg=stylegan3-r", "--gpus=8", "--sr-first-cutoff", "2") == (
+        "--cfg=stylegan3-r, --sr-first-cutoff 2: not here (--help lists what is); ", ["gpus=8"],
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_what_the_documents_say_is_what_is_suggested(there: str, here: str):
         composed(overrides.read(words).overrides)
         suggested |= set(words)
     known = {*HINTS, *groups()}
-    told = re.findall(r"(?<![\w.-])([\w.]+)=(\w[\w.]*)", here.partition(" (pose")[0].replace("=N", "=1000"))
+    told = re.findall(r"(?<![\w.-])([\w.]+)=(\w[\w.-]*)", here.partition(" (pose")[0].replace("=N", "=1000"))
     told = {f"{key}={value}" for key, value in told if key in known or "." in key} - {"gpus=8"}  # of torchrun
     assert told - {"resume_run=FOLDER", "resume_run=latest"} <= suggested
 

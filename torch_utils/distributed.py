@@ -16,6 +16,7 @@ import torch.distributed.nn  # now: imported later, its default arguments keep t
 from torch import Tensor
 
 from dnnlib.errors import TrainingStopped
+from torch_utils import watchdog
 
 PATIENCE = timedelta(days=1)  # with a rank that lives; one that has ended is noticed at once
 
@@ -106,7 +107,8 @@ def word_of_first(make: Callable[[], Any]) -> Any:
 def _noticing() -> Iterator[None]:
     """Where a collective fails inside, RankLost says so."""
     try:
-        yield
+        with watchdog.unwatched():
+            yield
     except RuntimeError as error:  # PyTorch has no class of its own for it
         raise RankLost(
             "another rank has ended, or cannot be reached. The training state is kept: continue with resume_run"

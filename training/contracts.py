@@ -41,6 +41,10 @@ class Codes(Record):
     rows: ClassVar[tuple[str, ...]] = ()
     camera: Camera | None = None  # predicted by pose-free models; never blended
 
+    @property
+    def num_rows(self) -> int:
+        return getattr(self, self.rows[0]).shape[1] if self.rows else 0
+
     def lerp(self, other: Self, t: float, rows: slice | None = None) -> Self:
         """self + t (other - self) in the chosen rows (default all); elsewhere, and in all else, other.
 
@@ -227,6 +231,14 @@ class Critic(Protocol):
 
     def look(self, output: GeneratorOutput, nimg: int, draws: Draws) -> GeneratorOutput:
         """What the discriminator's net is shown of these pictures: its input."""
+        ...
+
+    def told(self, told: Condition, draws: Draws) -> Condition:
+        """What holds of the pictures as look() shows them, with the same draws: a mirrored one has another camera."""
+        ...
+
+    def hear(self, score: Float[Tensor, "N"]) -> None:
+        """Take note of what the discriminator says of real pictures."""
         ...
 
 

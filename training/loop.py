@@ -18,7 +18,7 @@ import torch
 from dnnlib.errors import TrainingStopped
 from dnnlib.rundir import METRICS_FILE, cut_back_to
 from dnnlib.startup import SIGNALS
-from torch_utils import distributed
+from torch_utils import distributed, watchdog
 from torch_utils.devices import choose_device
 from torch_utils.images import depth_picture, save_grid
 from torch_utils.ops import native
@@ -83,10 +83,12 @@ def iterate(
                 rule.update(slow, run.nets[followed], run.nimg, config["batch"], run.iteration)
             run.nimg += config["batch"]
             run.iteration += 1
+            run.end_iteration(config["batch"])
             keeper.report.advance(run.nimg, config["batch"])
             done = run.nimg >= total
             if done or run.iteration == 1 or run.nimg >= run.tick_nimg + config["tick"] * 1000:
-                keeper.tick(done)
+                with watchdog.unwatched():  # pictures and metrics take their time
+                    keeper.tick(done)
             number, due = distributed.largest(caught[0] if caught else 0, keeper.save_is_due())
             if number or due:
                 keeper.save()
@@ -112,6 +114,10 @@ class Keeper:
         """Forget what an earlier start wrote without a state, and write the first pictures."""
         if not self.first:
             return
+        with watchdog.unwatched():
+            self._begin()
+
+    def _begin(self) -> None:
         cut_back_to(self.folder, {})
         if self.samples is not None:
             count = self.samples.latents * self.samples.columns
@@ -210,7 +216,7 @@ def caught_signals():
 def prepare_device(config: Mapping[str, Any]) -> torch.device:
     """The device to train on, with the arithmetic the configuration asks for."""
     device = choose_device(distributed.link(config["device"]))
-    native.choose(config["ops"])
+    native.choose(config["ops"], device)
     torch.use_deterministic_algorithms(bool(config["deterministic"]), warn_only=False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(config["allow_tf32"])
     torch.backends.cudnn.benchmark = not config["nobench"] and not config["deterministic"]

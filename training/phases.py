@@ -5,6 +5,7 @@ freed. Gradients are means over the whole batch of all ranks, so neither batch_g
 update.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Phase:
     critics: Mapping[str, Critic] = field(default_factory=dict)
     every: int = 1  # run in every so many iterations; the loss is multiplied by it (lazy regularisation)
     update_emas: bool = False  # whether mapping() collects its averages in this phase
+    shrink: int = 1  # only the first one in so many images of the batch takes part
 
     def groups(self) -> list[dict[str, Term]]:
         """The terms by the pass they share, in the order of first mention."""
@@ -41,17 +43,20 @@ class Phase:
         return list(grouped.values())
 
 
-def micro_batches(batch: Batch, batch_gpu: int) -> list[tuple[list[int], Batch]]:
+def micro_batches(batch: Batch, batch_gpu: int, shrink: int = 1) -> list[tuple[list[int], Batch]]:
     """This rank's batch cut with a stride, with the global index of every item.
 
-    A stride keeps the groups of minibatch-std the same for every batch_gpu and number of ranks.
+    A stride keeps the groups of minibatch-std the same for every batch_gpu and number of ranks. shrink keeps only the
+    first one in so many of the global batch.
     """
     count, rank, world = len(batch), distributed.rank(), distributed.world()
     if count % batch_gpu:
         raise ConfigError(f"batch_gpu={batch_gpu} does not divide the {count} images of a rank")
     cuts = count // batch_gpu
     everything = [rank + world * i for i in range(count)]
-    return [(everything[k::cuts], batch[k::cuts]) for k in range(cuts)]
+    kept = len([item for item in everything if item * shrink < count * world])
+    parts = [range(k, kept, cuts) for k in range(cuts)]
+    return [([everything[i] for i in part], batch[part.start : part.stop : cuts]) for part in parts if part]
 
 
 def part_of(nets: Mapping[str, nn.Module], name: str) -> nn.Module:
@@ -117,10 +122,11 @@ class PhaseRunner:
         optimizer = self.optimizers[phase.optimizer]
         optimizer.zero_grad(set_to_none=True)
         bad_terms: set[str] = set()
-        parts = micro_batches(batch, self.batch_gpu)
-        for items, part in parts:
-            step = self._step(phase, part, items, len(batch) * distributed.world(), nimg, report)
-            bad_terms |= accumulate(phase, step, 1 / len(parts))
+        everywhere = len(batch) * distributed.world()
+        share = distributed.world() / math.ceil(everywhere / phase.shrink)  # of an image
+        for items, part in micro_batches(batch, self.batch_gpu, phase.shrink):
+            step = self._step(phase, part, items, everywhere, nimg, report)
+            bad_terms |= accumulate(phase, step, share * len(items))
         if phase.update_emas:
             for net in self.nets.values():
                 commit_averages(net, distributed.sum_over_ranks)

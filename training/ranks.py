@@ -20,7 +20,7 @@ from torch.distributed import TCPStore
 
 from dnnlib.errors import TrainingStopped, UserError
 from dnnlib.startup import RUN_TRAIN, leave_signals_to_the_first
-from torch_utils import distributed
+from torch_utils import distributed, watchdog
 from torch_utils.devices import choose_device
 from training.build import build_dataset
 
@@ -44,7 +44,8 @@ def together(task: Callable[..., T], config: Mapping[str, Any], dataset: Any, *a
     elsewhere = distributed.started_elsewhere()
     with distributed.joined(0, world) if elsewhere else _started_here(world, choose_device(config["device"])):
         distributed.word_of_first(lambda: (task, dict(config), args))
-        return task(config, dataset, *args)
+        with watchdog.watched(config["hang_after"], "rank 0"):
+            return task(config, dataset, *args)
 
 
 def follow() -> int:
@@ -57,7 +58,8 @@ def follow() -> int:
         store = TCPStore(HERE, int(os.environ[PORT]), world, is_master=False) if PORT in os.environ else None
         with distributed.joined(rank, world, store):
             task, config, args = distributed.word_of_first(lambda: None)
-            task(config, build_dataset(config), *args)
+            with watchdog.watched(config["hang_after"], f"rank {rank}"):
+                task(config, build_dataset(config), *args)
     except (UserError, KeyboardInterrupt) as error:
         said = isinstance(error, distributed.RankLost) or getattr(error, "everywhere", False)
         if isinstance(error, UserError) and not said:

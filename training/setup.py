@@ -12,6 +12,7 @@ from torch_utils.ema import WeightAverage
 from training.build import build, build_nets
 from training.phases import Phase, PhaseRunner, part_of
 from training.state import RunState
+from training.step import Keeping
 from training.transfer import start_from_weights
 
 
@@ -19,9 +20,11 @@ def build_run(config: Mapping[str, Any], device: torch.device, resume: str | Non
     """A run before its first batch, and its phases. resume: a snapshot whose weights it starts from."""
     torch.manual_seed(config["seed"])
     nets = {name: net.eval().to(device) for name, net in build_nets(config).items()}
+    if config["nhwc"]:
+        nets = {name: net.to(memory_format=torch.channels_last) for name, net in nets.items()}  # pyright: ignore
     averages = build_averages(config, nets)
     if resume:
-        start_from_weights(nets, resume, averages)
+        start_from_weights(nets, resume, averages, config)
     phases = build_phases(config, nets)
     for name in {name for phase in phases for name in phase.nets}:
         part_of(nets, name).train()
@@ -30,7 +33,8 @@ def build_run(config: Mapping[str, Any], device: torch.device, resume: str | Non
         nets, optimizers, seed=config["seed"], batch_gpu=config["batch_gpu"], clips=clips,
         max_bad_steps=config["max_bad_steps"],
     )  # fmt: skip
-    return RunState(nets=nets, averages=averages, optimizers=optimizers, runner=runner), phases
+    kept = find_kept(phases)
+    return RunState(nets=nets, averages=averages, optimizers=optimizers, runner=runner, kept=kept), phases
 
 
 def build_averages(
@@ -47,11 +51,17 @@ def build_averages(
 
 
 def build_phases(config: Mapping[str, Any], nets: Mapping[str, nn.Module]) -> list[Phase]:
-    """The phases in order; a phase set to null is left out. All share the critics, which are built once."""
+    """The phases in order, without those set to null, terms of weight 0, and phases that have no other terms.
+
+    All share the critics, which are built once.
+    """
     phases = []
     critics = {name: build(node, where=f"critics.{name}") for name, node in (config.get("critics") or {}).items()}
     for name, entry in config["phases"].items():
         if entry is None:
+            continue
+        nodes = {key: node for key, node in entry["terms"].items() if node and node.get("weight") != 0}
+        if not nodes:
             continue
         where = f"phases.{name}"
         for net in entry["nets"]:
@@ -59,7 +69,7 @@ def build_phases(config: Mapping[str, Any], nets: Mapping[str, nn.Module]) -> li
                 raise ConfigError(f"{where}.nets names {net}, but there are only {', '.join(nets)}")
         if entry["optimizer"] not in config["optimizers"]:
             raise ConfigError(f"{where}.optimizer={entry['optimizer']} is none of {', '.join(config['optimizers'])}")
-        terms = {key: build(node, where=f"{where}.terms.{key}") for key, node in entry["terms"].items() if node}
+        terms = {key: build(node, where=f"{where}.terms.{key}") for key, node in nodes.items()}
         phases.append(
             Phase(
                 name=name,
@@ -68,11 +78,23 @@ def build_phases(config: Mapping[str, Any], nets: Mapping[str, nn.Module]) -> li
                 every=entry.get("every", 1),
                 update_emas=entry.get("update_emas", False),
                 terms=terms,
+                shrink=entry.get("shrink", 1),
                 critics=critics,
                 draw=build(entry["draw"], where=f"{where}.draw") if entry.get("draw") else None,
             )
         )
     return phases
+
+
+def find_kept(phases: list[Phase]) -> dict[str, Keeping]:
+    """The terms, and parts of critics, that keep something: by phase and term, or critic and part."""
+    kept = {}
+    for phase in phases:
+        owners = {f"{phase.name}.{name}": term for name, term in phase.terms.items()}
+        for name, critic in phase.critics.items():
+            owners |= {f"{name}.{key}": part for key, part in vars(critic).items()}
+        kept |= {name: part for name, part in owners.items() if isinstance(part, Keeping)}
+    return kept
 
 
 def build_optimizers(

@@ -1,7 +1,7 @@
 """Networks on disk. A snapshot is one safetensors file: the weights, and as metadata the configuration to rebuild them.
 
 Nothing in it is executable or believed: only networks and what they are made of are built, of the size that the weights
-in the file have, and weights are loaded strictly.
+in the file have, and weights are loaded strictly. Published pickles are read as if they were snapshots.
 """
 
 import json
@@ -24,6 +24,9 @@ from torch_utils.checkpoint import write_whole
 from torch_utils.ema import WeightAverage
 from training.build import blaming, build_net, build_rig
 from training.contracts import CameraRig, Generator
+from training.importers.nvlabs_pickle import is_pickle
+from training.importers.pretrained import published_file
+from training.importers.published import read_published
 
 FORMAT = "parallax-snapshot-1"
 SNAPSHOTS = "snapshots"  # folder of a run
@@ -55,8 +58,14 @@ def save_snapshot(path: Path, nets: Mapping[str, nn.Module], config: Mapping[str
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], int]:
-    """State dictionaries by net, configuration, images seen. Raises CheckpointError for any other file."""
+    """State dictionaries by net, configuration, images seen (0 where a published pickle does not say).
+
+    Raises CheckpointError for any other file.
+    """
     try:
+        if is_pickle(path):
+            published = read_published(path)
+            return {name: net.state_dict() for name, net in published.nets.items()}, published.config, 0
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -64,19 +73,25 @@ def read_snapshot(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
         raise CheckpointError(f"{path} is not a snapshot of ours, or it was cut short: {error}") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} holds no configuration of ours, so its networks cannot be rebuilt. "
-            "Published files are converted by apps/import_checkpoint.py."
+            f"{path} holds no configuration of ours, so its networks cannot be rebuilt: give a snapshot, or the pickle "
+            "that was published."
         )
     states: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         net, _, key = name.partition("/")
         states.setdefault(net, {})[key] = tensor
     try:
-        config, nimg = json.loads(metadata.get("config", "")), int(metadata.get("nimg", ""))
+        config = json.loads(metadata.get("config", ""), object_pairs_hook=_numbered)
+        nimg = int(metadata.get("nimg", ""))
         _check_description(config)
     except (ValueError, RecursionError, UserError) as error:
         raise CheckpointError(f"{path} does not describe its networks as snapshots of ours do: {error}") from error
     return states, config, nimg
+
+
+def _numbered(pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
+    """A mapping whose keys are numbers again, such as widths by resolution: JSON makes them text."""
+    return {int(key) if key.isdecimal() else key: value for key, value in pairs}
 
 
 def _check_description(config: Any) -> None:
@@ -133,13 +148,19 @@ def _check_shapes(net: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         raise CheckpointError(f"{where} belongs to another network: {'; '.join(sorted(problems)[:3])}{more}")
 
 
-def find_snapshot(path: str | Path) -> Path:
-    """A snapshot file itself, or the newest one of a run folder, or of the newest run in a folder of runs."""
-    path = Path(path).expanduser()
+def find_snapshot(path: str | Path, config: Mapping[str, Any] | None = None) -> Path:
+    """A snapshot or published file itself, or the newest one of a run folder, or of the newest run in a folder of runs.
+
+    What is neither file nor folder may be the name or address of a published file, which is downloaded once. config: of
+    the run that asks, whose model's own names come first, and which may be offline.
+    """
+    said, path = str(path), Path(path).expanduser()
     if path.is_file():
         return path
     if not path.exists():
-        raise CheckpointError(f"there is no file or folder {path.absolute()}")
+        if published := published_file(said, config):
+            return published
+        raise CheckpointError(f"there is no file or folder {path.absolute()}, and no published file of that name")
     found = [*path.glob(f"{SNAPSHOTS}/[!.]*.safetensors"), *path.glob("[!.]*.safetensors")]
     found = found or [*path.glob(f"[0-9]*-*/{SNAPSHOTS}/[!.]*.safetensors")]
     if not found:

@@ -18,12 +18,13 @@ from training.build import DATA_FACTS
 from training.data.dataset import DataSet
 from training.phases import PhaseRunner
 from training.snapshot import load_strictly
+from training.step import Keeping
 
 STATE_FILE = "state.pt"
-FORMAT = "parallax-state-3"
+FORMAT = "parallax-state-4"
 CONTENTS = {  # what a state holds, and nothing else
-    "format": str, "nets": dict, "averages": dict, "optimizers": dict, "collector": dict, "bad_steps": dict,
-    "counters": dict, "lengths": dict, "elapsed": float, "data": dict, "machine": dict,
+    "format": str, "nets": dict, "averages": dict, "optimizers": dict, "kept": dict, "collector": dict,
+    "bad_steps": dict, "counters": dict, "lengths": dict, "elapsed": float, "data": dict, "machine": dict,
 }  # fmt: skip
 LOOKED_AT = 4  # items of the data by which a run knows them again
 TOLERANCE = 4e-3  # of their figures: a grey level of 256, so that decoders may differ in their last bits
@@ -37,6 +38,7 @@ class RunState:
     averages: dict[str, tuple[str, WeightAverage, nn.Module]]  # name -> (net it follows, rule, slow copy)
     optimizers: dict[str, torch.optim.Optimizer]
     runner: PhaseRunner
+    kept: dict[str, Keeping] = field(default_factory=dict)
     collector: Collector = field(default_factory=Collector)
     data: dict[str, Any] = field(default_factory=dict)  # describe() of what it is trained on
     nimg: int = 0  # images seen
@@ -47,6 +49,12 @@ class RunState:
     def everything(self) -> dict[str, nn.Module]:
         """The nets and their averages, by name."""
         return {**self.nets, **{name: slow for name, (_, _, slow) in self.averages.items()}}
+
+    def end_iteration(self, batch: int) -> None:
+        """Let everything that keeps something take over what the iteration has brought."""
+        for name, part in self.kept.items():
+            for key, value in part.end_iteration(self.iteration, batch, distributed.sum_over_ranks).items():
+                self.collector.report(f"{name}/{key}", torch.tensor(value))
 
     def counters(self) -> dict[str, int]:
         return {"nimg": self.nimg, "iteration": self.iteration, "tick": self.tick, "tick_nimg": self.tick_nimg}
@@ -65,6 +73,7 @@ class RunState:
                 "nets": {name: net.state_dict() for name, net in self.nets.items()},
                 "averages": {name: slow.state_dict() for name, (_, _, slow) in self.averages.items()},
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "kept": {name: part.state_dict() for name, part in self.kept.items()},
                 "collector": collected,
                 "bad_steps": self.runner.bad_steps,
                 "counters": self.counters(),
@@ -94,6 +103,10 @@ class RunState:
         same_names(state["optimizers"], self.optimizers, f"{path}: optimizers")
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, state["optimizers"][name], f"{path}: optimizer {name}")
+        same_names(state["kept"], self.kept, f"{path}: kept")
+        for name, part in self.kept.items():
+            same_names(state["kept"][name], part.state_dict(), f"{path}: kept {name}")
+            part.load_state_dict(state["kept"][name])
         self.collector.load_state_dict(state["collector"], self._device())
         self.runner.bad_steps = state["bad_steps"]
         counters = state["counters"]
@@ -138,7 +151,8 @@ def read_state(path: Path) -> dict[str, Any]:
     for key, kind in CONTENTS.items():
         if not isinstance(state[key], kind):
             raise CheckpointError(f"{path}: {key} is a {type(state[key]).__name__}, not a {kind.__name__}")
-    numbers = {"counters": int, "bad_steps": int, "lengths": int, "collector": Tensor, "nets": dict, "averages": dict}
+    numbers = {"counters": int, "bad_steps": int, "lengths": int, "collector": Tensor, "nets": dict, "averages": dict,
+               "kept": dict}  # fmt: skip
     for key, kind in numbers.items():
         wrong = [name for name, value in state[key].items() if not isinstance(value, kind)]
         if wrong:

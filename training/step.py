@@ -52,16 +52,15 @@ class Step:
         return options if self.inputs.patch is None else replace(options, patch=self.inputs.patch)
 
     def codes(self, net: str = "G") -> Any:
-        """mapping() of the inputs, styles mixed if the draw says so."""
+        """mapping() of the inputs; styles mixed in, if the draw says so, are told what critics are told (EG3D)."""
 
         def make() -> Codes:
-            mapping, mixing = self.nets[net].mapping, self.inputs.mixing
-            codes = mapping(self.inputs.z, self.inputs.condition, self.update_emas)
-            return (
-                codes
-                if mixing is None
-                else codes.mix(mapping(mixing[0], self.inputs.condition), slice(mixing[1], None))
-            )
+            mapping, inputs = self.nets[net].mapping, self.inputs
+            codes = mapping(inputs.z, inputs.condition, self.update_emas)
+            if inputs.mixing is None:
+                return codes
+            z, first = inputs.mixing
+            return codes.mix(mapping(z, inputs.told), slice(first, None))
 
         return self.once(("codes", net), make)
 
@@ -96,8 +95,22 @@ class Step:
 
     def score(self, output: GeneratorOutput, told: Condition, scope: str, critic: str = "D") -> DiscriminatorOutput:
         """What the critic says of the pass named scope, asked once."""
-        net, draws = self.nets[self.critics[critic].net], self.draws.within(scope)
-        return self.once(("score", critic, scope), lambda: net(self.seen(output, scope, critic), told, draws))
+        sees, draws = self.critics[critic], self.draws.within(scope)
+
+        def make() -> DiscriminatorOutput:
+            return self.nets[sees.net](self.seen(output, scope, critic), sees.told(told, draws), draws)
+
+        return self.once(("score", critic, scope), make)
+
+    def score_real(self, critic: str = "D", net: str = "G") -> DiscriminatorOutput:
+        """What the critic says of the batch; it is told so."""
+
+        def make() -> DiscriminatorOutput:
+            real = self.score(self.real(critic, net), self.batch.condition, "real", critic)
+            self.critics[critic].hear(real.score)
+            return real
+
+        return self.once(("score real", critic), make)
 
     def score_both(self, critic: str = "D", net: str = "G") -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
         """What the critic says of the fakes, without a gradient for them, and of the reals.
@@ -107,16 +120,33 @@ class Step:
         """
         judge, fake, told = self.nets[self.critics[critic].net], self.fake(net).detach(), self.inputs.told
         if not (hasattr(judge, "alternates") and judge.alternates(len(fake))):
-            real = self.score(self.real(critic, net), self.batch.condition, "real", critic)
-            return self.score(fake, told, "fake", critic), real
+            return self.score(fake, told, "fake", critic), self.score_real(critic, net)
 
         def make() -> DiscriminatorOutput:
             reals = self.seen(self.real(critic, net), "real", critic)
             both = alternate(self.seen(fake, "fake", critic), reals)
-            return judge(both, alternate(told, self.batch.condition))
+            sees, scopes = self.critics[critic], [self.draws.within(scope) for scope in ("fake", "real")]
+            conditions = [sees.told(*pair) for pair in zip((told, self.batch.condition), scopes, strict=True)]
+            both = judge(both, alternate(*conditions))
+            sees.hear(both.score[1::2])
+            return both
 
         both = self.once(("score both", critic), make)
         return both[0::2], both[1::2]
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A term, or what a critic does, that keeps something from one iteration to the next. The run's state holds it."""
+
+    def end_iteration(self, iteration: int, batch: int, all_reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Take over what this iteration has brought; all ranks do so alike. iteration counts from 1, batch is that of
+        all ranks, all_reduce sums over them. Returns what there is to report, by name."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -10,7 +11,7 @@ from threading import Barrier
 import pytest
 import torch
 
-from torch_utils.ops import native
+from torch_utils.ops import builds, native
 from torch_utils.ops.native import Unavailable
 
 REAL = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
@@ -57,7 +58,7 @@ class Workshop:
 @pytest.fixture
 def workshop(tmp_path, monkeypatch):
     place = Workshop(tmp_path, monkeypatch)
-    monkeypatch.setattr(native, "TEXTS", tmp_path)
+    monkeypatch.setattr(builds, "TEXTS", tmp_path)
     monkeypatch.setenv("PARALLAX_CACHE", str(place.cache))
     monkeypatch.delenv("CC", raising=False)
     place.forget()
@@ -179,7 +180,7 @@ def test_a_compiler_may_say_what_is_no_text(workshop):
 
 
 def test_a_compiler_that_never_ends_is_not_waited_for(workshop, monkeypatch):
-    monkeypatch.setattr(native, "SLOWEST", 0.2)
+    monkeypatch.setattr(builds, "SLOWEST", 0.2)
     workshop.take_compiler(then="exec sleep 30")
     assert "0.2 s" in refusal()
 
@@ -252,17 +253,15 @@ def test_a_user_without_a_home_is_told(workshop):
 @pytest.mark.parametrize("left", [0, 100])
 def test_a_damaged_library_is_named(workshop, left):
     target = native.cache_folder() / f"{native._name()}.so"
-    native._compile([*native._command(), native.THREADS], target)
-    target.write_bytes(target.read_bytes()[:left])
+    target.parent.mkdir(mode=0o700)
+    target.write_bytes(Path(sys.executable).read_bytes()[:left])  # the start of some library
     assert str(target) in refusal()
 
 
 @needs_compiler
 def test_a_run_is_told_which_way_operators_go(workshop):
     assert native._name() in native.in_words("cpu")
-    assert "torch" in native.in_words("cuda")
     assert native.version("cpu") == native._name()
-    assert native.version("cuda") == "torch"
     workshop.patch.setattr(native, "_choice", "torch")
     assert "ops=torch" in native.in_words("cpu")
     assert native.version("cpu") == "torch"

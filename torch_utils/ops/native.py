@@ -1,52 +1,92 @@
-"""The C texts of operators, compiled for this machine's CPU when one is first needed.
+"""Which way operators go: C texts compiled for this CPU, CUDA texts compiled for this GPU, or their twins in torch.
 
-All texts become one shared library in the cache folder ($PARALLAX_CACHE, or parallax in $XDG_CACHE_HOME or ~/.cache).
-Its name is a hash of the texts, the compiler and the processor, and it is written under another name first: processes
-that compile at the same time do not disturb each other, and there is no lock. Without a C compiler there is no library
-and the twins serve. Imports no other file of ours.
+All C texts become one shared library when one is first needed, a CUDA text becomes a cubin for each kind of GPU and
+sizes (cubins.py). Without a compiler the twins serve.
 """
 
 import ctypes
-import hashlib
 import os
 import platform
 import shutil
-import signal
-import stat
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 
+from dnnlib.errors import ConfigError
+from torch_utils.ops import builds, cubins, gpu
+from torch_utils.ops.builds import CompilerError, Unavailable, cache_folder
+from torch_utils.ops.cubins import USUAL, Text
+
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 THREADS = "-fopenmp"  # with a compiler that lacks it, one thread does all
-TEXTS = Path(__file__).resolve().parent
-SLOWEST = 120  # seconds that a compiler may take; it takes two
+CHOICES = ("auto", "torch", "ninja", "strict")
+Choice = Literal["auto", "torch", "ninja", "strict"]
 
-_choice = "auto"
-
-
-class Unavailable(Exception):
-    """There is no library, and why."""
+_choice: Choice = "auto"
 
 
-class CompilerError(Unavailable):
-    """The compiler refuses."""
+def choose(ops: str, device: torch.device | None = None) -> None:
+    """Which way operators may go. "auto": compiled where that can be had. "torch": the twins. "strict": compiled, or
+    not at all. "ninja": as "strict" on a GPU, by nvcc and ninja instead of NVRTC; on a CPU as "auto".
 
-
-def choose(ops: str) -> None:
-    """Whether operators may use the library: "auto" where there is one, "torch" never."""
+    Raises ConfigError if something is asked for that this device cannot have; without a device nobody looks.
+    """
     global _choice
-    _choice = ops
+    _choice = cast(Choice, ops)
+    if device is None or not _demanding(device.type):
+        return
+    for name, reason in _reasons(device.type).items():
+        if reason:
+            raise ConfigError(f"ops={ops}, but {name} cannot be had, since {reason}; ops=auto does without.")
+
+
+def _demanding(device: str) -> bool:
+    """Whether the choice forbids twins there."""
+    return _choice == "strict" or (_choice == "ninja" and device == "cuda")
+
+
+def _maker() -> cubins.Maker:
+    return "ninja" if _choice == "ninja" else "nvrtc"
+
+
+def _reasons(device: str) -> dict[str, str | None]:
+    """What there is to compile for that type of device, and why it cannot be had."""
+    if device == "cpu":
+        return {"the library of operators": why_not()}
+    if _choice == "ninja" and torch.cuda.is_available():
+        try:  # all at once
+            cubins.cubins(list(USUAL.values()), gpu.architecture(torch.cuda.current_device()), "ninja")
+        except Unavailable as reason:
+            return dict.fromkeys(USUAL, str(reason))
+    index = torch.cuda.current_device() if torch.cuda.is_available() else 0
+    return {name: gpu.why_not(text, index, _maker()) for name, text in USUAL.items()}
 
 
 def ready(*tensors: torch.Tensor) -> bool:
     """Whether operators are to use the library, which takes float32 on the CPU and nothing empty."""
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() for t in tensors)
     return plain and _choice != "torch" and why_not() is None
+
+
+def kernel_ready(text: Text, *tensors: torch.Tensor) -> bool:
+    """Whether operators are to use this CUDA text for these tensors, none of them empty, all on one GPU.
+
+    Raises ConfigError if it cannot be had and the choice forbids its twin.
+    """
+    device = tensors[0].device
+    if device.type != "cuda" or _choice == "torch" or any(t.device != device or not t.numel() for t in tensors):
+        return False
+    reason = gpu.why_not(text, device.index, _maker())
+    if reason and _demanding("cuda"):
+        raise ConfigError(f"ops={_choice}, but {text.name} cannot be had, since {reason}; ops=auto does without.")
+    return reason is None
+
+
+def launch(text: Text, kernel: str, job: ctypes.Structure, device: torch.device, blocks: int, threads: int) -> None:
+    """Start a kernel of a CUDA text that is ready."""
+    gpu.program(text, device.index, _maker()).launch(kernel, job, blocks, threads)
 
 
 def call(function: str, *arguments: Any) -> None:
@@ -68,18 +108,36 @@ def _as_c(argument: Any) -> Any:
 
 def in_words(device: str) -> str:
     """Which way operators go on that type of device, and why: one line for the start of a run."""
-    if device != "cpu":
-        return f"Operators: torch's own, as there are none of ours for {device} yet."
     if _choice == "torch":
         return "Operators: torch's own, as ops=torch says."
-    if why_not():
-        return f"Operators: torch's own, which is slower, since {why_not()}."
-    return f"Operators: compiled for this CPU, {Path(library()._name).name}."
+    if device == "cpu":
+        if why_not():
+            return f"Operators: torch's own, which is slower, since {why_not()}."
+        return f"Operators: compiled for this CPU, {Path(library()._name).name}."
+    reasons = _reasons(device)
+    made = [name for name, reason in reasons.items() if reason is None]
+    parts = []
+    if made:
+        where = f"{gpu.architecture(torch.cuda.current_device())} by {cubins.compiler(_maker())}"
+        parts.append(f"{' '.join(made)} compiled for {where}")
+    for reason in dict.fromkeys(filter(None, reasons.values())):
+        without = " ".join(name for name in reasons if reasons[name] == reason) if made else ""
+        parts.append(f"{without} torch's own, since {reason}".strip())
+    return f"Operators: {'; '.join(parts)}."
 
 
 def version(device: str) -> str:
     """What the last bits of the operators depend on, on that type of device."""
-    return Path(library()._name).stem if device == "cpu" and ready() else "torch"
+    if device == "cpu":
+        return Path(library()._name).stem if ready() else "torch"
+    if _choice == "torch":
+        return "torch"
+    made = [name for name, reason in _reasons(device).items() if reason is None]
+    if not made:
+        return "torch"
+    arch = gpu.architecture(torch.cuda.current_device())
+    keys = [f"{name} {cubins.key(USUAL[name], arch, _maker())}" for name in made]
+    return f"kernels-{builds.digest(*keys)}"
 
 
 @cache
@@ -95,15 +153,12 @@ def why_not() -> str | None:
 @cache
 def library() -> ctypes.CDLL:
     """The library of all texts. Raises Unavailable, with a reason to print, if it cannot be had."""
-    try:
+    with builds.cache_in_words():
         command, name = _command(), _name()
         try:
             return _loaded([*command, THREADS], cache_folder() / f"{name}.so")
         except CompilerError:
             return _loaded(command, cache_folder() / f"{name}-one-thread.so")
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        place = "PARALLAX_CACHE" if os.environ.get("PARALLAX_CACHE") else "the cache folder"
-        raise Unavailable(f"{place} cannot be used: {error}") from error
 
 
 def workers_for(units: int) -> int:
@@ -111,30 +166,27 @@ def workers_for(units: int) -> int:
     return max(1, min(torch.get_num_threads(), units))
 
 
-def cache_folder() -> Path:
-    """Where libraries are kept."""
-    own, shared = os.environ.get("PARALLAX_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return (Path(own) if own else Path(shared or Path.home() / ".cache") / "parallax").absolute()
-
-
 def _name() -> str:
     """Of the library, by all that it depends on."""
-    texts = [text.read_text(encoding="utf-8") for text in sorted([*TEXTS.glob("*.c"), *TEXTS.glob("*.h")])]
-    key = "\n".join([*texts, *_command(), _run([_compiler(), "--version"]), _processor()])
-    return f"operators-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    texts = [text.read_text(encoding="utf-8") for text in _texts("*.[ch]")]
+    key = builds.digest(*texts, *_command(), builds.run([compiler(), "--version"]), _processor())
+    return f"operators-{key}"
+
+
+def _texts(pattern: str) -> list[Path]:
+    return sorted(builds.TEXTS.glob(pattern))
 
 
 def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
-    if not path.exists():
-        _compile(command, path)
-    for place in (path, path.parent):  # what is loaded may do anything
-        status = place.stat()
-        if status.st_uid not in (0, os.getuid()) or status.st_mode & stat.S_IWOTH:
-            raise Unavailable(f"others can write {place}: let PARALLAX_CACHE name a folder of yours")
+    def make(draft: Path, missing: list[Path]) -> None:
+        builds.run([*command, *map(str, _texts("*.c")), "-o", str(draft / missing[0].name)])
+
+    builds.keep([path], make)
     return ctypes.CDLL(str(path))
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """The C compiler. Raises Unavailable if there is none."""
     found = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
     if found is None:
         raise Unavailable("there is no C compiler")
@@ -142,36 +194,7 @@ def _compiler() -> str:
 
 
 def _command() -> list[str]:
-    return [_compiler(), *FLAGS, "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"]
-
-
-def _compile(command: list[str], target: Path) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".compiling-", dir=target.parent) as draft:
-        built = Path(draft) / target.name
-        _run([*command, *map(str, sorted(TEXTS.glob("*.c"))), "-o", str(built)])
-        with open(built, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(built, target)
-
-
-def _run(command: list[str]) -> str:
-    """What it prints. A group of its own, so that all that it starts can be ended; in English."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, errors="replace",
-        env={**os.environ, "LC_ALL": "C"}, start_new_session=True,
-    )  # fmt: skip
-    try:
-        out, err = process.communicate(timeout=SLOWEST)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise Unavailable(f"{command[0]} took more than {SLOWEST} s") from error
-    if process.returncode:
-        said = (err or out).strip().splitlines() or [f"exit status {process.returncode}"]
-        kind = CompilerError if process.returncode > 0 else Unavailable
-        raise kind(f"{command[0]} failed: {next((line for line in said if 'error' in line), said[0])}")
-    return out
+    return [compiler(), *FLAGS, "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"]
 
 
 def _processor() -> str:

@@ -1,7 +1,8 @@
 """A tri-plane field in one operator: look-up, two layers, a raw density and colours (the decoder of EG3D).
 
 In training most of a small model's rendering goes here. As one pass it keeps nothing for the gradient but its result,
-and takes a little less time than its parts (docs/benchmarks.md). Without the library, field_twin is what it computes.
+and on a CPU takes a little less time than its parts (docs/benchmarks.md): triplane_field.c, on a GPU triplane_field.cu.
+Without them field_twin is what it computes.
 """
 
 import ctypes
@@ -13,13 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from torch_utils.ops import native
+from torch_utils.ops import field_kernels, native
 from torch_utils.ops.conv2d_resample import pointwise_conv2d
+from torch_utils.ops.field_kernels import LAYERS, WIDENING
 from torch_utils.ops.triplane import AXES, PlaneAxes, sample_planes
 
 TILE = 96  # points that it takes at once: fewer are not worth a thread
 COPIES = 2**26  # floats that the threads' own gradients of shared planes may take
-WIDENING = 1.002  # colours reach black and white
 Answer = tuple[Float[Tensor, "N P"], Float[Tensor, "N P F"]]
 
 
@@ -34,7 +35,7 @@ def triplane_field(
     any number of times in everything, the second time by the twin.
     """
     inputs = (planes, points, w1, b1, w2, b2)
-    if _agree(*inputs) and native.ready(*inputs):
+    if _agree(*inputs) and (native.ready(*inputs) or field_kernels.ready("triplane_field", inputs, axes)):
         raw, colours = _field(*inputs, axes, box_side)
         return raw, colours
     return field_twin(*inputs, axes, box_side)
@@ -95,11 +96,40 @@ def _run(function: str, inputs: Sequence[Tensor], axes: str, box_side: float, wo
     native.call(function, job, workers)
 
 
-@torch.library.custom_op("parallax::triplane_field", mutates_args=(), device_types="cpu")
+class _KernelJob(ctypes.Structure):
+    """Job of triplane_field.cu."""
+
+    _fields_ = (
+        [("field", field_kernels.Field)]
+        + [(name, ctypes.c_void_p) for name in ("points", "raw", "colour", "grad_raw", "grad_colour", "grad_points")]
+        + [(name, ctypes.c_longlong) for name in ("items", "count")]
+    )
+
+
+def _launch(
+    kernel: str, inputs: Sequence[Tensor], axes: str, box_side: float, grads: dict[str, Tensor] | None = None,
+    **more: Tensor,
+) -> None:  # fmt: skip
+    """Start a kernel of triplane_field.cu. Results, which are contiguous, are in `grads` and `more`, too."""
+    planes, points, *layers = (t.contiguous() for t in inputs)
+    more = {name: t.contiguous() for name, t in more.items()}
+    items, count = points.shape[:2]
+    job = _KernelJob(
+        field=field_kernels.field(planes, layers, box_side, grads), points=points.data_ptr(), items=items, count=count,
+        **{name: tensor.data_ptr() for name, tensor in more.items()},
+    )  # fmt: skip
+    text = field_kernels.text("triplane_field", planes, layers[0], layers[2], axes)
+    field_kernels.launch(text, kernel, job, planes.device, items * -(-count // field_kernels.TILE))
+
+
+@torch.library.custom_op("parallax::triplane_field", mutates_args=())
 def _field(
     planes: Tensor, points: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, axes: str, box_side: float
 ) -> tuple[Tensor, Tensor]:
     raw, colour = _shapes(planes, points, w1, b1, w2, b2, axes, box_side)
+    if field_kernels.ready("triplane_field", (planes, points, w1, b1, w2, b2), axes):
+        _launch("field_forward", (planes, points, w1, b1, w2, b2), axes, box_side, raw=raw, colour=colour)
+        return raw, colour
     workers = native.workers_for(raw.numel() // TILE)
     _run("field_forward", (planes, points, w1, b1, w2, b2), axes, box_side, workers, raw=raw, colour=colour)
     return raw, colour
@@ -113,7 +143,7 @@ def _shapes(
     return planes.new_empty(n, count), planes.new_empty(n, count, w2.shape[0] - 1)
 
 
-@torch.library.custom_op("parallax::triplane_field_gradient", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("parallax::triplane_field_gradient", mutates_args=())
 def _gradient(
     grad_raw: Tensor, grad_colour: Tensor, colour: Tensor, planes: Tensor, points: Tensor, w1: Tensor, b1: Tensor,
     w2: Tensor, b2: Tensor, axes: str, box_side: float, wanted: Sequence[bool],
@@ -121,8 +151,11 @@ def _gradient(
     """Of planes and points if wanted (else empty), and of the layers.
 
     Threads add to gradients of their own, and the sum over them has always one order; only planes of many items need no
-    copies, since no item has two threads.
+    copies, since no item has two threads. On a GPU threads add in any order.
     """
+    inputs = (planes, points, w1, b1, w2, b2)
+    if field_kernels.ready("triplane_field", inputs, axes):
+        return _gradient_by_kernel(grad_raw, grad_colour, inputs, axes, box_side, wanted)
     shared = planes.shape[0] == 1
     workers = native.workers_for(min(grad_raw.numel() // TILE, COPIES // planes.numel()) if shared else len(points))
     layers = {"grad_w1": w1, "grad_b1": b1, "grad_w2": w2, "grad_b2": b2}
@@ -132,14 +165,29 @@ def _gradient(
     if wanted[1]:
         found["grad_where"] = points.new_empty(points.shape)
     _run(
-        "field_backward", (planes, points, w1, b1, w2, b2), axes, box_side, workers, colour=colour, grad_raw=grad_raw,
-        grad_colour=grad_colour, **found,
+        "field_backward", inputs, axes, box_side, workers, colour=colour, grad_raw=grad_raw, grad_colour=grad_colour,
+        **found,
     )  # fmt: skip
     for name in layers:
         found[name] = found[name].sum(dim=0)
     if wanted[0] and shared:
         found["grad_planes"] = found["grad_planes"].sum(dim=0, keepdim=True)
     return [found.get(f"grad_{name}", planes.new_empty(0)) for name in ("planes", "where", "w1", "b1", "w2", "b2")]
+
+
+def _gradient_by_kernel(
+    grad_raw: Tensor, grad_colour: Tensor, inputs: Sequence[Tensor], axes: str, box_side: float, wanted: Sequence[bool]
+) -> list[Tensor]:
+    planes, points, *layers = inputs
+    found = {name: t.new_zeros(t.shape) for name, t in zip(LAYERS, layers, strict=True)}
+    more = {"grad_raw": grad_raw, "grad_colour": grad_colour}
+    if wanted[0]:
+        found["planes"] = planes.new_zeros(planes.shape)
+    if wanted[1]:
+        more["grad_points"] = points.new_empty(points.shape)
+    _launch("field_backward", inputs, axes, box_side, found, **more)
+    first = [found.get("planes"), more.get("grad_points")]
+    return [planes.new_empty(0) if t is None else t for t in first] + [found[name] for name in LAYERS]
 
 
 @_gradient.register_fake

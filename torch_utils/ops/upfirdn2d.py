@@ -1,11 +1,13 @@
 """Pad, upsample, filter and downsample images in one operator, differentiable any number of times.
 
 No zeros are inserted: upsampling is a transposed depthwise convolution, downsampling a strided one, and the gradient is
-the same operator with up and down exchanged. On a CPU its results are channels_last. Imports no other file of ours.
+the same operator with up and down exchanged. On a CPU its results are channels_last; on a GPU one kernel does all of it
+(upfirdn2d.cu).
 """
 
+import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_utils.ops import native
+from torch_utils.ops.cubins import ELEMENTS, Text
+
 Pair = int | Sequence[int]  # both axes, or (x, y)
+Size = Any  # int, or a symbol of one while torch traces
 Padding = int | Sequence[int]  # all sides, or (x, y), or (x0, x1, y0, y1)
 
 
@@ -59,12 +65,10 @@ def upfirdn2d(
         filter_ = filter_.flip(list(range(filter_.ndim)))
     if filter_.ndim == 2:
         height, width = filter_.shape
-        return _Resample.apply(
-            x, filter_ * gain, _Axis(up_y, down_y, y0, y1, height), _Axis(up_x, down_x, x0, x1, width)
-        )
+        return _resample(x, filter_ * gain, _Axis(up_y, down_y, y0, y1, height), _Axis(up_x, down_x, x0, x1, width))
     row, half = filter_ * gain**0.5, filter_.numel()
-    x = _Resample.apply(x, row[None, :], _Axis(), _Axis(up_x, down_x, x0, x1, half))
-    return _Resample.apply(x, row[:, None], _Axis(up_y, down_y, y0, y1, half), _Axis())
+    x = _resample(x, row[None, :], _Axis(), _Axis(up_x, down_x, x0, x1, half))
+    return _resample(x, row[:, None], _Axis(up_y, down_y, y0, y1, half), _Axis())
 
 
 def filter2d(
@@ -139,37 +143,47 @@ class _Axis:
 
     up: int = 1
     down: int = 1
-    before: int = 0  # padding
-    after: int = 0
+    before: Size = 0  # padding
+    after: Size = 0
     taps: int = 1
 
-    def padded(self, size: int) -> int:
+    def padded(self, size: Size) -> Size:
         return size * self.up + self.before + self.after
 
-    def adjoint(self, size: int) -> "_Axis":
+    def left(self, size: Size) -> Size:
+        """How many pixels the operator leaves of so many."""
+        return (self.padded(size) - self.taps) // self.down + 1
+
+    def adjoint(self, size: Size) -> "_Axis":
         """The axis of the transposed operator, for an input of this size."""
-        out = (self.padded(size) - self.taps) // self.down + 1
         before = self.taps - self.before - 1
-        after = size * self.up - out * self.down + self.before - self.up + 1
+        after = size * self.up - self.left(size) * self.down + self.before - self.up + 1
         return replace(self, up=self.down, down=self.up, before=before, after=after)
 
 
-class _Resample(torch.autograd.Function):
+def _resample(x: Tensor, f: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """By the kernel where there is one."""
+    if _kernel_fits(x, f, rows, columns):
+        return _by_kernel(x, f, list(astuple(rows)), list(astuple(columns)))
+    return _Twin.apply(x, f, rows, columns)
+
+
+class _Twin(torch.autograd.Function):
     """x and a two-dimensional filter; the filter gets no gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor, f: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
         ctx.save_for_backward(f)
         ctx.rows, ctx.columns = rows.adjoint(x.shape[2]), columns.adjoint(x.shape[3])
-        return _resample(x, f, rows, columns)
+        return resample_twin(x, f, rows, columns)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
         (f,) = ctx.saved_tensors
-        return _Resample.apply(grads[0], f.flip([0, 1]), ctx.rows, ctx.columns), None, None, None
+        return _Twin.apply(grads[0], f.flip([0, 1]), ctx.rows, ctx.columns), None, None, None
 
 
-def _resample(x: Tensor, f: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def resample_twin(x: Tensor, f: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """The definition: true convolution, rows and columns each with their own factors and padding."""
     for axis, size in ((rows, x.shape[2]), (columns, x.shape[3])):
         if axis.padded(size) < axis.taps:
@@ -201,3 +215,76 @@ def _pad(x: Tensor, top: int, bottom: int, left: int, right: int) -> tuple[Tenso
     if top == bottom >= 0 and left == right >= 0:
         return x, free
     return F.pad(x, [left, right, top, bottom]), (0, 0)
+
+
+THREADS = 256  # of a block
+MOST = 2**32 - 1  # pixels of a result that its indices reach
+MOST_TAPS = 64  # its loops over taps unroll
+
+
+class _Job(ctypes.Structure):
+    """Job of upfirdn2d.cu."""
+
+    _fields_ = (
+        [(name, ctypes.c_void_p) for name in ("x", "f", "y")]
+        + [(f"step_{axis}", ctypes.c_longlong) for axis in "nchw"]
+        + [(name, ctypes.c_uint) for name in ("count", "channels", "out_h", "out_w")]
+        + [(name, ctypes.c_int) for name in ("in_h", "in_w", "before_y", "before_x", "channels_last")]
+    )
+
+
+def _text(x: Tensor, rows: _Axis, columns: _Axis) -> Text:
+    macros = [f"ELEMENT={ELEMENTS[x.dtype]}"]
+    for letter, axis in (("Y", rows), ("X", columns)):
+        macros += [f"UP_{letter}={axis.up}", f"DOWN_{letter}={axis.down}", f"TAPS_{letter}={axis.taps}"]
+    return Text("upfirdn2d", tuple(sorted(macros)))
+
+
+def _kernel_fits(x: Tensor, f: Tensor, rows: _Axis, columns: _Axis) -> bool:
+    """Whether the kernel can do this. What is wrong is left for the twin to say."""
+    if x.ndim != 4 or x.dtype not in ELEMENTS or f.numel() > MOST_TAPS:
+        return False
+    fit = all(axis.padded(size) >= axis.taps for axis, size in zip((rows, columns), x.shape[2:], strict=True))
+    pixels = len(x) * x.shape[1] * rows.left(x.shape[2]) * columns.left(x.shape[3])
+    return fit and pixels <= MOST and native.kernel_ready(_text(x, rows, columns), x, f)
+
+
+def _empty(x: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """Of the result's shape."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    size = (*x.shape[:2], rows.left(x.shape[2]), columns.left(x.shape[3]))
+    form = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=form)
+
+
+@torch.library.custom_op("parallax::upfirdn2d", mutates_args=())
+def _by_kernel(x: Tensor, f: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    down, across = _Axis(*rows), _Axis(*columns)
+    y, taps = _empty(x, down, across), f.float().contiguous()
+    strides = dict(zip(("step_n", "step_c", "step_h", "step_w"), x.stride(), strict=True))
+    job = _Job(
+        x=x.data_ptr(), f=taps.data_ptr(), y=y.data_ptr(), **strides, count=y.numel(), channels=y.shape[1],
+        out_h=y.shape[2], out_w=y.shape[3], in_h=x.shape[2], in_w=x.shape[3], before_y=down.before,
+        before_x=across.before, channels_last=not y.is_contiguous(),
+    )  # fmt: skip
+    native.launch(_text(x, down, across), "upfirdn2d", job, x.device, -(-y.numel() // THREADS), THREADS)
+    return y
+
+
+@_by_kernel.register_fake
+def _shape(x: Tensor, f: Tensor, rows: Sequence[Size], columns: Sequence[Size]) -> Tensor:
+    return _empty(x, _Axis(*rows), _Axis(*columns))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, f, rows, columns = inputs
+    ctx.save_for_backward(f)
+    ctx.axes = _Axis(*rows).adjoint(x.shape[2]), _Axis(*columns).adjoint(x.shape[3])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    (f,) = ctx.saved_tensors
+    return _resample(grad, f.flip([0, 1]), *ctx.axes), None, None, None
+
+
+torch.library.register_autograd("parallax::upfirdn2d", _backward, setup_context=_remember)

@@ -18,23 +18,18 @@ from dnnlib.limits import check_numbers
 from dnnlib.options import nearest
 from torch_utils.devices import choose_device
 from torch_utils.distributed import started_elsewhere
+from torch_utils.ops import native
 from training.build import blaming, build, build_nets, build_rig, check_arguments
 from training.cli.keys import HINTS
 from training.contracts import Generator
 from training.data.dataset import DataSet
+from training.layers.conv import has_bfloat16
 from training.phases import Phase, part_of
 from training.setup import build_averages, build_optimizers, build_phases
 from training.transfer import start_from_weights
 
 NOT_YET: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> (values that work, what is missing)
-    "aug": (("noaug",), "augmentation is not built yet"),
-    "target": ((0.6,), "augmentation is not built yet"),
-    "augpipe": (("bgc",), "augmentation is not built yet"),
-    "p": ((0.2,), "augmentation is not built yet"),
     "init": (({}, None), "weights for single networks are not built yet; resume= starts all of them"),
-    "precision": (("fp32",), "half precision is not built yet"),
-    "nhwc": ((False,), "the choice of memory layout is not built yet"),
-    "ops": (("auto", "torch"), "operators for GPUs are not built yet"),
 }
 
 
@@ -53,11 +48,18 @@ def check_line(config: Mapping[str, Any]) -> None:
 def check_device(config: Mapping[str, Any]) -> None:
     """The device is there, as often as asked."""
     device, gpus = choose_device(config["device"]), config["gpus"]
+    halves = {"fp16": device.type != "cpu", "bf16": device.type != "cpu" or has_bfloat16()}
+    if not halves.get(config["precision"], True):
+        raise ConfigError(
+            f"precision={config['precision']} is nothing that this CPU is fast in: use "
+            f"{'precision=bf16 or ' if halves['bf16'] else ''}precision=fp32."
+        )
     if device.type == "cuda" and gpus > 1 and not started_elsewhere():
         if device.index is not None:
             raise ConfigError(f"device={device} is one GPU, and gpus={gpus} asks for more: write device=cuda.")
         if (there := torch.cuda.device_count()) < gpus:
             raise ConfigError(f"gpus={gpus}, but this machine has {there}: give gpus={there} or fewer.")
+    native.choose(config["ops"], device)
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
@@ -70,6 +72,9 @@ def check_sizes(config: Mapping[str, Any]) -> None:
             f"batch={batch} cannot be dealt in parts of batch_gpu={batch_gpu} to gpus={gpus}: it must be a multiple of "
             f"{batch_gpu * gpus}."
         )
+    for name, phase in config["phases"].items():
+        if phase and (shrink := phase.get("shrink", 1)) > batch // gpus:
+            raise ConfigError(f"phases.{name}.shrink={shrink} leaves nothing of the {batch // gpus} images of a GPU.")
     group = (config.get("spec") or {}).get("mbstd_group")
     if group and batch_gpu % group:
         raise ConfigError(
@@ -120,7 +125,7 @@ def check_parts(config: Mapping[str, Any]) -> None:
         check_samples(config["samples"], nets, {name: followed for name, (followed, _, _) in averages.items()})
     if config["resume"]:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-            start_from_weights(nets, config["resume"], averages)
+            start_from_weights(nets, config["resume"], averages, config)
     nets = with_small_weights(nets)
     for name, entry in config["optimizers"].items():
         with blaming(f"optimizers.{name}"):

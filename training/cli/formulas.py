@@ -16,6 +16,10 @@ def when(condition: Any, then: Any, otherwise: Any) -> Any:
     return then if condition else otherwise
 
 
+def equal(a: Any, b: Any) -> bool:
+    return a == b
+
+
 def plus(a: float, b: float) -> float:
     return a + b
 
@@ -57,6 +61,11 @@ def super_widths(resolution: int) -> list[int]:
     return [256, 128] if resolution >= 512 else [128, 64]
 
 
+def half_precision(precision: str, fp32: bool) -> str | None:
+    """The type of blocks in half precision, as layers call it; null if none is asked for."""
+    return None if fp32 else {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
+
+
 def micro_batch(batch: int, gpus: int, most: int) -> int:
     """Images a GPU holds at a time: as many as divide its share of the batch, at most `most`."""
     own = share(batch, gpus)
@@ -84,7 +93,7 @@ def auto_learning_rate(resolution: int) -> float:
 FORMULAS = {
     formula.__name__: formula
     for formula in (
-        first, when, plus, times, smaller, share, halved, cpus, style_rows, super_input, super_widths,
-        micro_batch, auto_batch, auto_gamma, auto_channel_base, auto_learning_rate,
+        first, when, equal, plus, times, smaller, share, halved, cpus, style_rows, super_input, super_widths,
+        half_precision, micro_batch, auto_batch, auto_gamma, auto_channel_base, auto_learning_rate,
     )
 }  # fmt: skip

@@ -20,7 +20,7 @@ HINTS: dict[str, Any] = {  # what a top-level key takes
     "kimg": float, "gamma": float, "seed": int, "tick": float, "snap": int, "imgsnap": int, "save_every": float,
     "workers": int, "device": str | None, "deterministic": bool, "precision": Literal["fp32", "bf16", "fp16"],
     "fp32": bool, "nhwc": bool, "nobench": bool, "allow_tf32": bool, "ops": Literal["auto", "torch", "ninja", "strict"],
-    "offline": bool, "dry_run": bool, "desc": str | None, "max_bad_steps": int,
+    "offline": bool, "dry_run": bool, "desc": str | None, "max_bad_steps": int, "hang_after": float,
 }  # fmt: skip
 
 OPTIONAL = (  # settings with a number as default that may be null: by name, wherever they stand

@@ -19,7 +19,7 @@ FLAGS = {"-h": "help", "--help": "help", "-m": "multirun", "--multirun": "multir
 NULL_WORDS = ("null", "None", "none", "noresume")
 READER = "folder"  # the choice of group dataset for data that are no name of ours
 ADA_PRESETS = ("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar")  # were --cfg, are spec
-SWITCHES = {*(key for key, hint in HINTS.items() if hint is bool), "model.pose_conditioning"}
+SWITCHES = {*(key for key, hint in HINTS.items() if hint is bool), "model.pose_conditioning", "model.resume_blur"}
 SWITCHED = {
     "1": "True", "t": "True", "y": "True", "yes": "True", "on": "True",
     "0": "False", "f": "False", "n": "False", "no": "False", "off": "False",
@@ -33,6 +33,11 @@ NVIDIA = {  # options of the StyleGAN family that are called otherwise here; the
     "gpc_reg_fade_kimg": "model.swap_fade_kimg", "neural_rendering_resolution_initial": "model.raw_resolution",
     "neural_rendering_resolution_final": "model.raw_resolution_final",
     "neural_rendering_resolution_fade_kimg": "model.raw_fade_kimg", "mask_data": "labels",
+    "disc_c_noise": "nets.D.disc_c_noise", "sr_noise_mode": "nets.G.upsampler.noise",
+    "resume_blur": "model.resume_blur", "sr_num_fp16_res": "model.half_res.upsampler",
+    "g_num_fp16_res": "model.half_res.G", "d_num_fp16_res": "model.half_res.D", "sr_module": "model.sr_module",
+    "style_mixing_prob": "model.style_mixing", "reg_type": "model.reg_type",
+    "decoder_lr_mul": "nets.G.field.lr_multiplier", "c_scale": "nets.G.camera_scale",
 }  # fmt: skip
 
 
@@ -153,6 +158,8 @@ def _respelt(option: str, value: str) -> list[str]:
         return ["model=stylegan2", f"spec={value}"]
     if name == "cfg":
         return [f"model=eg3d_{value}"] if f"eg3d_{value}" in groups()["model"] else []
+    if name == "model.sr_module":
+        value = value.rpartition("Hybrid")[2]  # training.superresolution.SuperresolutionHybrid8XDC
     if name == "metrics" and not {*value.strip("[]").split(",")} <= {*NULL_WORDS, *groups(["metric"])["metric"]}:
         return []
     if name not in (*HINTS, *groups(), "metrics") and "." not in name:

@@ -1,6 +1,7 @@
 """Released weights and parity fixtures under our names: one file a family, found by the prefix of the kind.
 
-A family's module has the two functions below; `kind` says which of its networks, losses or operators is meant.
+A family's module has import_network() and replay() as below; `kind` says which of its networks, losses or operators is
+meant. Where released files are pickles it also has describe(net: PickledNetwork) -> Description | None.
 """
 
 import importlib
@@ -20,15 +21,15 @@ def import_network(kind: str, metadata: Mapping[str, str], state: Mapping[str, T
     reference's own names. Sizes are read off the tensors; metadata says the rest. Raises CheckpointError naming each
     tensor without a place and each place without a tensor.
     """
-    return _family(kind).import_network(kind, metadata, state)
+    return family_of(kind).import_network(kind, metadata, state)
 
 
 def replay(kind: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A fixture's "out/...", "grad/..." ... recomputed with our code, from its metadata and the rest of its tensors."""
-    return _family(kind).replay(kind, metadata, tensors)
+    return family_of(kind).replay(kind, metadata, tensors)
 
 
-def _family(kind: str) -> ModuleType:
+def family_of(kind: str) -> ModuleType:
     """The module with the longest name that the kind starts with. Others are not even imported."""
     names = [found.name for found in pkgutil.iter_modules(__path__)]
     fitting = [name for name in names if kind == name or kind.startswith(name + "_")]

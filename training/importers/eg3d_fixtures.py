@@ -12,10 +12,10 @@ from torch_utils.draws import Draws
 from torch_utils.ema import commit_averages
 from torch_utils.ops.triplane import plane_coordinates, sample_each_plane
 from training.contracts import Camera, Condition, GeneratorOutput, RenderOptions
-from training.discriminators.dual import DualDiscriminator
-from training.discriminators.stylegan2 import StyleGAN2Discriminator
+from training.discriminators.dual import DualDiscriminator, FadingDiscriminator, SingleDiscriminator
 from training.generators.eg3d import TriplaneCodes, TriplaneGenerator, TriplaneScene
 from training.importers.replaying import listed_gradients, probed, squared_slopes
+from training.importers.replaying_losses import layer_noise
 from training.layers.fields import TriplaneField
 from training.layers.labels import CAMERA_NUMBERS
 from training.layers.resize import filtered_resizing
@@ -152,14 +152,15 @@ def _render(
     }  # fmt: skip
 
 
-def replay_discriminator(
-    call_args: Mapping[str, Any], tensors: Tensors, D: DualDiscriminator | StyleGAN2Discriminator
-) -> dict[str, Tensor]:
+def replay_discriminator(call_args: Mapping[str, Any], tensors: Tensors, D: SingleDiscriminator) -> dict[str, Tensor]:
     D.train(call_args["train"])
     images = {name: tensors[f"in/{name}"].clone().requires_grad_() for name in call_args["images"]}
     camera, label = camera_and_label(tensors["in/c"]) if D.c_dim else (None, None)
     output = GeneratorOutput(image=images["image"], image_raw=images.get("image_raw"))
-    score = D(output, Condition(camera=camera, label=label)).score
+    n = len(output.image)
+    # Of the draws a fading discriminator takes the images seen: the reference's first pass has seen 32.
+    draws = Draws(0, nimg=32, items=range(n), batch=n) if isinstance(D, FadingDiscriminator) else None
+    score = D(output, Condition(camera=camera, label=label), draws).score
     made = {"logits": score[:, None]} | squared_slopes(score, images, call_args["r1_inputs"])
     if isinstance(D, DualDiscriminator):
         size, mode = images["image"].shape[-1], call_args["filter_mode"]
@@ -191,15 +192,6 @@ def fixed_ray_draws(said: Mapping[str, Any], rays: Rays, settings: RaySettings) 
         raise CheckpointError(f"draws.importance={said['importance']!r} is no rule that can be replayed.")
     draws = ray_draws(rays, settings.samples)
     return replace(draws, coarse=torch.full_like(draws.coarse, said["stratified_jitter"]))
-
-
-def layer_noise(mode: Any, call_args: Mapping[str, Any]) -> Any:
-    """The layers' noise mode; random noise can be replayed if its draws are replaced by zeros."""
-    if mode != "random":
-        return mode
-    if call_args["draws"].get("layer_noise") != 0:
-        raise CheckpointError("Random noise cannot be replayed: the file does not hold what was drawn.")
-    return "none"
 
 
 def stored_as_said(made: Tensors, call_args: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """StyleGAN2 as StyleGAN2-ada-pytorch, StyleGAN3 and EG3D release it: generator, discriminator, operators."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,19 @@ from torch_utils.ema import commit_averages
 from training.contracts import Condition, GeneratorOutput, RenderOptions
 from training.discriminators.stylegan2 import StyleGAN2Discriminator
 from training.generators.stylegan2 import StyleCodes, StyleGAN2Generator
+from training.importers.nvlabs_pickle import PickledNetwork
 from training.importers.replaying import group, listed_gradients, probed, squared_slopes, structured
-from training.importers.strict import load_strictly, renamed
+from training.importers.strict import Description, renamed
+from training.importers.stylegan2_augment import replay_augment
 from training.importers.stylegan2_ops import replay_bias_act, replay_upfirdn2d
-from training.importers.stylegan2_parts import discriminator_arguments, mapping_of, synthesis_of
+from training.importers.stylegan2_parts import (
+    discriminator_arguments,
+    mapping_node,
+    shown_arguments,
+    synthesis_node,
+    told_arguments,
+)
+from training.importers.stylegan2_training import replay_losses
 
 PREFIXES = {"mapping.": "mapping_network.", "synthesis.": "synthesis_network."}
 ADA_CLASSES = ("training.networks.Generator", "training.networks.Discriminator")
@@ -21,12 +31,23 @@ ADA_CLASSES = ("training.networks.Generator", "training.networks.Discriminator")
 
 def import_network(kind: str, metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
     """StyleGAN2Generator or StyleGAN2Discriminator."""
-    builds = {"stylegan2_core_generator": _generator, "stylegan2_core_discriminator": _discriminator}
-    if kind not in builds:
+    describes = {
+        "stylegan2_core_generator": describe_generator,
+        "stylegan2_core_discriminator": describe_discriminator,
+    }
+    if kind not in describes:
         raise CheckpointError(f"A file of the kind {kind!r} has no network.")
-    net = builds[kind](state, arguments_of(metadata))
-    load_strictly(net, state, PREFIXES if kind == "stylegan2_core_generator" else {})
-    return net.eval()
+    arguments = told_arguments(structured(metadata, "init_kwargs"), ada=metadata.get("class") in ADA_CLASSES)
+    return describes[kind](state, arguments).load(state)
+
+
+def describe(net: PickledNetwork) -> Description | None:
+    """What a pickled network is in our terms; None if it is none of StyleGAN2's."""
+    if net.class_name == "Generator" and "synthesis.b4.const" in net.state:
+        return describe_generator(net.state, shown_arguments(net))
+    if net.class_name == "Discriminator" and "b4.conv.weight" in net.state:
+        return describe_discriminator(net.state, shown_arguments(net))
+    return None
 
 
 def replay(kind: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -35,38 +56,36 @@ def replay(kind: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
         "stylegan2_core_discriminator": _replay_discriminator,
         "stylegan2_core_bias_act": replay_bias_act,
         "stylegan2_core_upfirdn2d": replay_upfirdn2d,
+        "stylegan2_core_augment": replay_augment,
+        "stylegan2_core_losses": _replay_losses,
     }
     if kind not in replays:
         raise CheckpointError(f"Files of the kind {kind!r} cannot be replayed yet.")
     return replays[kind](metadata, tensors)
 
 
-def arguments_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The constructor's arguments with the defaults of the repository that the class stands in.
-
-    StyleGAN2-ada clamps nothing unless told, averages w with 0.995 and nests synthesis_kwargs; StyleGAN3's copy clamps
-    at 256, averages with 0.998 and takes them flat.
-    """
-    arguments = structured(metadata, "init_kwargs")
-    arguments |= arguments.pop("synthesis_kwargs", {})
-    if metadata.get("class") in ADA_CLASSES:
-        arguments = {"conv_clamp": None} | arguments
-        arguments["mapping_kwargs"] = {"w_avg_beta": 0.995} | arguments.get("mapping_kwargs", {})
-    return arguments
+def describe_generator(state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> Description:
+    mapping = mapping_node(group(state, "mapping."), arguments.get("mapping_kwargs", {}))
+    synthesis = synthesis_node(group(state, "synthesis."), arguments)
+    target = "training.generators.stylegan2.StyleGAN2Generator"
+    facts = {
+        "resolution": synthesis["img_resolution"], "num_channels": synthesis["img_channels"],
+        "label_dim": mapping["c_dim"],
+    }  # fmt: skip
+    return Description({"_target_": target, "mapping": mapping, "synthesis": synthesis}, PREFIXES, facts)
 
 
-def _generator(state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> nn.Module:
-    mapping = mapping_of(group(state, "mapping."), arguments.get("mapping_kwargs", {}))
-    return StyleGAN2Generator(mapping=mapping, synthesis=synthesis_of(group(state, "synthesis."), arguments))
-
-
-def _discriminator(state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> nn.Module:
-    last = max(int(name[1:].partition(".")[0]) for name in state if name.startswith("b") and ".conv0." in name)
+def describe_discriminator(state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> Description:
+    body = discriminator_arguments(state, arguments)
     embed = state.get("mapping.embed.weight")
-    return StyleGAN2Discriminator(
-        told=("label",), label_dim=0 if embed is None else embed.shape[1],
-        img_channels=state[f"b{last}.fromrgb.weight"].shape[1], **discriminator_arguments(state, arguments),
-    )  # fmt: skip
+    facts = {
+        "resolution": body["img_resolution"],
+        "num_channels": state[f"b{body['img_resolution']}.fromrgb.weight"].shape[1],
+        "label_dim": 0 if embed is None else embed.shape[1],
+    }
+    told = {"told": ["label"], "label_dim": facts["label_dim"], "img_channels": facts["num_channels"]}
+    target = "training.discriminators.stylegan2.StyleGAN2Discriminator"
+    return Description({"_target_": target, **told, **body}, {}, facts)
 
 
 def _replay_generator(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,3 +135,11 @@ def _replay_discriminator(metadata: Mapping[str, str], tensors: Mapping[str, Ten
     value = probed(made, call_args["grad_r1_outputs"], tensors)
     gradients |= listed_gradients(value, D, tensors, "grad_r1/")
     return {f"out/{name}": tensor.detach() for name, tensor in made.items()} | gradients
+
+
+def _replay_losses(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    arguments, nets = structured(metadata, "init_kwargs"), {}
+    for net, kind in (("G", "stylegan2_core_generator"), ("D", "stylegan2_core_discriminator")):
+        told = {**metadata, "init_kwargs": json.dumps(arguments[net]), "class": ""}
+        nets[net] = import_network(kind, told, group(tensors, f"state/{net}/"))
+    return replay_losses(structured(metadata, "call_args"), tensors, nets, arguments["loss"], PREFIXES)

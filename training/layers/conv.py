@@ -1,6 +1,7 @@
 """Convolution layers with equalised learning rate, optional resampling, bias and activation."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -15,13 +16,24 @@ BINOMIAL = (1, 3, 3, 1)  # the low-pass filter of StyleGAN2
 
 
 def working(x: Tensor, weight: Tensor, half_dtype: torch.dtype | None) -> Tensor:
-    """x as a block computes with it: half precision only on a GPU, else that of its weights.
+    """x as a block computes with it: in half precision where the device is fast in it, else in that of its weights.
 
-    On a CPU channels come last in memory, where convolutions are up to twice as fast, filters ten times.
+    That is on a GPU, and bfloat16 on a CPU that has it; published float16 networks stay exact there. On a CPU channels
+    come last in memory, where convolutions are up to twice as fast, filters ten times; on a GPU they do if those of the
+    weight do (nhwc=True). Without a device it is as on one that has everything.
     """
     if x.is_cuda:
-        return x.to(half_dtype or weight.dtype)
-    return x.to(weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = x.to(half_dtype or weight.dtype)
+        last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+        return x.contiguous(memory_format=torch.channels_last) if last else x
+    halves = x.is_meta or (half_dtype == torch.bfloat16 and x.device.type == "cpu" and has_bfloat16())
+    return x.to((half_dtype if halves else None) or weight.dtype).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether this machine's CPU computes with bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def split_gain(activation: str, gain: float) -> tuple[float, float]:

@@ -65,6 +65,6 @@ class DiscriminatorReal:
     formula = "softplus(-D(x, c))"
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
-        score = step.score(step.real(self.critic), step.batch.condition, "real", self.critic).score
+        score = step.score_real(self.critic).score
         step.report("score/real", score)
         return self.weight * softplus(-score)

@@ -28,7 +28,7 @@ class R1Penalty:
 
     def __call__(self, step: Step) -> Float[Tensor, "N"]:
         real = step.real(self.critic)
-        score = step.score(real, step.batch.condition, "real", self.critic).score
+        score = step.score_real(self.critic).score
         x = real if self.by == "data" else step.seen(real, "real", self.critic)
         pictures = [getattr(x, name) for name in step.nets[step.critics[self.critic].net].sees]
         slopes = torch.autograd.grad(score.sum(), pictures, create_graph=True)

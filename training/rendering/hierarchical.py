@@ -6,7 +6,7 @@ midpoint rule: EG3D and its descendants. N items, M rays each; S coarse and F fi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,19 @@ from training.rendering.volume import (
 # (content of the scene, points [N, M, S, 3], directions [N, M, 3]) -> raw densities [N, M, S], colours [N, M, S, C]
 Field = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 AUTOMATIC_CHUNK = 98304  # samples; what they need stays in a CPU's cache
+
+
+@runtime_checkable
+class MarchingField(Protocol):
+    """A field that can see whole rays in one operator, on some devices; TriplaneField says what its methods do."""
+
+    def can_march(self, planes: Any, origins: Tensor, directions: Tensor, depths: Tensor) -> bool: ...
+
+    def raw_density(self, planes: Any, points: Tensor) -> Tensor: ...
+
+    def march(
+        self, planes: Any, origins: Tensor, directions: Tensor, depths: Tensor, activation: str, shift: float
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +73,11 @@ class RaySettings:
         least = 4 if self.importance == "legacy" and self.samples[1] else 2
         if len(self.samples) != 2 or self.samples[0] < least or self.samples[1] < 0:
             raise ConfigError(f"samples={list(self.samples)}: give at least {least} coarse and 0 or more fine samples")
+
+    @property
+    def behind(self) -> float:
+        """What a ray sees that meets nothing, in all channels."""
+        return 1.0 if self.background == "white" else -1.0
 
     def range(self, rays: Rays, box_side: float) -> tuple[Float[Tensor, "N M"], Float[Tensor, "N M"]]:
         """The first and last distance along each ray. No gradient to the rays."""
@@ -123,7 +141,8 @@ def render_rays(
 
     content (a tensor or Record) is for the field; row i is what the rays of item i see, or one row is seen by all.
     ends are the first and last depth of each ray, [N, M]. chunk rays are rendered at a time; None: all of them where a
-    gradient is wanted, else as many as a cache holds. Depth and opacity have gradients, depths of samples have none.
+    gradient is wanted or one operator sees whole rays, else as many as a cache holds. Depth and opacity have gradients,
+    depths of samples have none.
     """
     n, m = rays.origins.shape[:2]
     if len(content) == 1 and n > 1:  # many views of one scene are many rays of one item
@@ -132,7 +151,8 @@ def render_rays(
         out = render_rays(field, content, rays.folded(), (one[0], one[1]), settings, draws, chunk)
         return out.map(lambda t: t.reshape(n, m, *t.shape[2:]))
     if chunk is None:
-        chunk = n * m if torch.is_grad_enabled() else max(AUTOMATIC_CHUNK // sum(settings.samples), 1)
+        whole = torch.is_grad_enabled() or _marching(field, content, rays, draws) is not None
+        chunk = n * m if whole else max(AUTOMATIC_CHUNK // sum(settings.samples), 1)
     rows_at_once, rays_at_once = min(max(chunk // m, 1), n), min(chunk, m)
     blocks = []
     for first in range(0, n, rows_at_once):
@@ -164,6 +184,9 @@ def _render(
 ) -> RayOutput:
     """One block. Colours are never sorted: only depths and densities are, and weights go back to where colours lie."""
     density = (settings.density_activation, settings.density_shift)
+    marching = _marching(field, content, rays, draws)
+    if marching is not None:
+        return _march(marching, content, rays, ends, settings, draws)
 
     def ask(depths: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, colours = field(content, rays.at(depths), rays.directions)
@@ -184,6 +207,32 @@ def _render(
     else:
         shares = to_samples(midpoint_weights(raw, depths, *density))
         parts = (shares,)
-    features = composite(parts, groups, background=1.0 if settings.background == "white" else -1.0)
+    features = composite(parts, groups, background=settings.behind)
     nearest, farthest = depths.aminmax(dim=-1)
     return RayOutput(features, expected_depth(shares, depths), shares.sum(dim=-1), nearest, farthest)
+
+
+def _marching(field: Field, content: Any, rays: Rays, draws: RayDraws) -> MarchingField | None:
+    """The field, if one operator sees whole rays here. It adds no noise to densities."""
+    if draws.coarse_noise is not None or not isinstance(field, MarchingField):
+        return None
+    return field if field.can_march(content, rays.origins, rays.directions, draws.coarse) else None
+
+
+def _march(
+    field: MarchingField, content: Any, rays: Rays, ends: tuple[Tensor, Tensor], settings: RaySettings, draws: RayDraws
+) -> RayOutput:
+    """One block: densities where the first pass looks, then all samples, the first ones again, from near to far."""
+    density = (settings.density_activation, settings.density_shift)
+    depths = stratified(*ends, draws.coarse, settings.bins, settings.spacing)
+    if draws.fine.shape[-1]:
+        with torch.no_grad():
+            weights = midpoint_weights(field.raw_density(content, rays.at(depths)), depths, *density)
+        more = importance(weights, depths, draws.fine, settings.importance)
+        depths = torch.cat([depths, more], dim=-1).sort(dim=-1).values
+    total, moment, opacity = field.march(content, rays.origins, rays.directions, depths, *density)
+    features = total + settings.behind * (1 - opacity[..., None])
+    seen = opacity > 0
+    depth = torch.where(seen, moment / torch.where(seen, opacity, 1.0), torch.inf)
+    nearest, farthest = depths.aminmax(dim=-1)
+    return RayOutput(features, depth, opacity, nearest, farthest)
