@@ -91,14 +91,15 @@ def main():
         program = build(load_program(args.render_program, [*args.program_option, *steps]), where=args.render_program)
     elif args.program_option or steps or args.grid:
         raise ConfigError("--program-option, --n-steps and --grid belong to a film: add --render-program=orbit")
-    studio = open_studio(args)
     given = {"resolution": args.shape_res, "formats": args.shape_format, "level": args.shape_level}
-    shapes = read_shapes(studio.G, args.shapes, program is None, **given)
+    shapes = read_shapes(args.shapes, program is None, **given)
+    studio = open_studio(args)
     outdir = Path(args.outdir).expanduser()
     if program is None:
+        made = write_shapes(studio, args.seeds, outdir, shapes) if shapes else ()
         write_stills(studio, args.seeds, outdir, args.depth)
-        for made in write_shapes(studio, args.seeds, outdir, shapes) if shapes else ():
-            print(made, flush=True)
+        for shape in made:
+            print(shape, flush=True)
         print(f"Pictures of {len(args.seeds)} seeds are in {outdir}")
         return
     video = not args.no_video

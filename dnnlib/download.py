@@ -35,10 +35,17 @@ def cache_folder() -> Path:
 
 def cached_at(url: str) -> Path:
     """Where the file of an address lies, or would. Raises CheckpointError for what is no address of a file."""
-    parts = urllib.parse.urlsplit(url)
-    names = [re.sub(r"[^\w.+-]", "_", part) for part in (parts.netloc, *parts.path.split("/")) if part.strip(".")]
+    wrong = CheckpointError(f"{url} is no address of a file: it must begin with https:// and end with a name")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = f"{parts.hostname or ''}{f'_{parts.port}' if parts.port else ''}"  # without a name and a password
+    except ValueError as error:
+        raise wrong from error
+    names = [re.sub(r"[^\w.+-]", "_", part) for part in (host, *parts.path.split("/")) if part.strip(".")]
     if parts.scheme not in SCHEMES or not names or parts.path.endswith("/"):
-        raise CheckpointError(f"{url} is no address of a file: it must begin with https:// and end with a name")
+        raise wrong
+    if parts.query:
+        names[-1] += f"-{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}"
     return cache_folder().joinpath(*names)
 
 
@@ -71,6 +78,8 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
     with whole_file(path, CheckpointError) as draft:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(draft, "wb") as file:
+                if url.startswith("https:") and not answer.geturl().startswith("https:"):
+                    raise ValueError("it is passed on to an address without https")
                 length = int(answer.headers.get("Content-Length") or 0)
                 digest = hashlib.sha256()
                 for block in progress(_blocks(answer), -(-length // BLOCK), f"{path.name} (MiB)"):

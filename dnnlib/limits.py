@@ -54,17 +54,26 @@ LIMITS = {
         Limit(0, 4096, whole=True): "samples",
         Limit(0, 256, whole=True): "workers",
         Limit(0, LAST_SEED, whole=True): "seed subset_seed",
-        Limit(0, 1): "p target probability swap_probability betas",
+        Limit(0, 1): "mixing style_mixing p target probability swap_probability betas",
         Limit(0, 1000): "blur_sigma",
         Limit(0.1, 179): "fov",
-        Limit(0, above=True): "hang_after kimg ema_kimg tick save_every radius focal far box_side clip",
+        Limit(0, 1e6, above=True): "hang_after",
+        Limit(0, above=True): "kimg ema_kimg tick save_every radius focal far box_side clip",
         Limit(0): """gamma lr glr dlr eps ema_rampup rampup near std density_noise yaw_spread pitch_spread
-            fade_kimg swap_fade_kimg blur_fade_kimg raw_fade_kimg""",
+            fade_kimg swap_fade_kimg blur_fade_kimg raw_fade_kimg path_length xflip rotate90 xint xint_max scale
+            scale_std rotate rotate_max aniso aniso_std xfrac xfrac_std brightness brightness_std contrast
+            contrast_std lumaflip hue hue_max saturation saturation_std imgfilter imgfilter_bands imgfilter_std
+            noise_std cutout cutout_size""",
         Limit(): "yaws pivot",
     }.items()
     for name in names.split()
 }
-LENGTHS = {"pivot": 3, "betas": 2, "centre": 2}  # how many numbers such a list holds; any other holds one at least
+LENGTHS = {
+    "pivot": 3,
+    "betas": 2,
+    "centre": 2,
+    "imgfilter_bands": 4,
+}  # how many numbers such a list holds; any other holds one at least
 
 
 def check_numbers(value: Any, where: str, error: type[UserError] = ConfigError) -> None:

@@ -204,7 +204,7 @@ MISTAKES = {
     "critics.D.augment={_target_:training.augment.Augmentation,pipe:bcg}": "augpipe=bcg: .* did you mean bg or bgc",
     "augment.settings.xflipp=1": r"no key augment\.settings\.xflipp; did you mean augment\.settings\.xflip",
     "target=1.5": "target=1.5 must be a finite number from 0 to 1",
-    "phases.Greg.shrink=32": r"phases\.Greg\.shrink=32 leaves nothing of the 16 images of a GPU",
+    "+phases.Dmain.shrink=32": r"phases\.Dmain\.shrink=32 leaves nothing of the 16 images of a GPU",
     "precision=fp16": r"precision=fp16 is nothing that this CPU is fast in: use .*precision=fp32",
     "ops=fast": "ops=fast: expected auto, torch, ninja or strict",
     "init.G=x": "not built yet",

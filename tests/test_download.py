@@ -148,3 +148,18 @@ def test_a_name_is_a_file_of_the_run_s_model_first(tmp_path: Path, monkeypatch: 
     assert published_file("nothing") is None
     with pytest.raises(CheckpointError, match=r"no file or folder .*nothing, and no published file of that name"):
         find_snapshot("nothing")
+
+
+def test_addresses_that_differ_in_their_query_alone_are_two_files():
+    one, other = (cached_at(f"https://example.org/uc?id={name}") for name in "AB")
+    assert one != other
+    assert one.name.startswith("uc-")
+
+
+def test_no_password_becomes_part_of_a_path():
+    assert "secret" not in str(cached_at("https://user:secret@example.org:81/net.pkl"))
+
+
+def test_an_address_that_is_none_is_one_sentence():
+    with pytest.raises(CheckpointError, match="is no address of a file"):
+        cached_at("https://[x")

@@ -86,18 +86,18 @@ class Augmentation:
     def end_iteration(self, iteration: int, batch: int, all_reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Adapt p when it is time. iteration counts from 1. Returns what there is to report."""
         if self._heard is not None:
-            self._signs += all_reduce(self._heard).cpu()
+            self._signs = self._signs.to(self._heard.device) + all_reduce(self._heard)
             self._heard = None
-        total, count = self._signs.tolist()
-        if self.target is not None and iteration % self.interval == 0 and count:
-            step = batch * self.interval / (self.kimg * 1000) if self.kimg else 1.0
-            excess = total / count - self.target
+        if self.target is not None and iteration % self.interval == 0:
+            total, count = self._signs.tolist()
+            excess = total / count - self.target if count else 0.0
+            step = batch * self.interval / (self.kimg * 1000)
             self.p = max(self.p + step * ((excess > 0) - (excess < 0)), 0.0)
-            self._signs.zero_()
+            self._signs = torch.zeros_like(self._signs)
         return {"p": self.p}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"p": self.p, "signs": self._signs}
+        return {"p": self.p, "signs": self._signs.cpu()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.p, self._signs = float(state["p"]), state["signs"].clone()

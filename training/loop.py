@@ -51,6 +51,7 @@ def train(config: Mapping[str, Any], dataset: Any, folder: Path) -> int:
         keeper = Keeper(config, folder, run, report, build_rig(config), dataset, device)
         if not resuming:
             keeper.begin()
+        distributed.largest(0)  # a word for those who wait for the first pictures
         report.begin(run.nimg)
         try:
             stopped_by = iterate(config, dataset, run, phases, keeper)

@@ -155,8 +155,13 @@ def find_snapshot(path: str | Path, config: Mapping[str, Any] | None = None) -> 
     the run that asks, whose model's own names come first, and which may be offline.
     """
     said, path = str(path), Path(path).expanduser()
-    if path.is_file():
-        return path
+    if said in ("", "."):
+        raise CheckpointError("an empty path names no network")
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise CheckpointError(f"{said[:40]}... cannot be a path: {error.strerror}") from error
     if not path.exists():
         if published := published_file(said, config):
             return published

@@ -84,6 +84,17 @@ def test_the_mean_moves_once_an_iteration_towards_all_lengths():
     assert torch.equal(other.mean, term.mean)
 
 
+def test_a_bad_step_leaves_the_mean_as_it_is():
+    G, term = Linear(), PathLength(decay=0.5)
+    term(step_of(G, torch.full((N, 3, 4, 4), torch.nan)))
+    term.end_iteration(1, N, lambda t: t)
+    assert term.mean == 0
+    y = torch.randn(N, 3, 4, 4)
+    term(step_of(G, y))
+    term.end_iteration(2, N, lambda t: t)
+    assert torch.allclose(term.mean, lengths_of(G, y).mean() / 2, rtol=1e-5)
+
+
 def drawn(seed: int, mixing: float) -> Inputs:
     batch = Batch(image=torch.zeros(N, 3, 4, 4), condition=Condition())
     return LatentAndLabel(W, mixing)(batch, Draws(seed=seed, items=range(N), batch=N), 0, {"G": Linear()})

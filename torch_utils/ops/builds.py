@@ -1,6 +1,6 @@
-"""What is compiled on this machine and kept: where, and how compilers are run. Imports no other file of ours.
+"""What is compiled on this machine and kept: where, and how compilers are run. Imports no other file of this floor.
 
-The cache folder is $PARALLAX_CACHE, or parallax in $XDG_CACHE_HOME or ~/.cache. A file's name holds a hash of all that
+The cache folder is that of downloads. A file's name holds a hash of all that
 it depends on, and it is written under another name first: processes that compile at the same time do not disturb each
 other, and there is no lock.
 """
@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from dnnlib import download
 
 TEXTS = Path(__file__).resolve().parent
 SLOWEST = 120  # seconds that a compiler may take; it takes a few
@@ -29,8 +31,7 @@ class CompilerError(Unavailable):
 
 def cache_folder() -> Path:
     """Where what is compiled is kept. Raises RuntimeError if there is no home folder."""
-    own, shared = os.environ.get("PARALLAX_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return (Path(own) if own else Path(shared or Path.home() / ".cache") / "parallax").absolute()
+    return download.cache_folder().absolute()
 
 
 @contextmanager
@@ -81,10 +82,12 @@ def run(command: list[str], name: str | None = None) -> str:
     )  # fmt: skip
     try:
         out, err = process.communicate(timeout=SLOWEST)
-    except subprocess.TimeoutExpired as error:
+    except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise Unavailable(f"{name} took more than {SLOWEST} s") from error
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise Unavailable(f"{name} took more than {SLOWEST} s") from error
+        raise
     if process.returncode:
         said = [*err.strip().splitlines(), *out.strip().splitlines()] or [f"exit status {process.returncode}"]
         kind = CompilerError if process.returncode > 0 else Unavailable

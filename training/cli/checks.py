@@ -20,7 +20,7 @@ from torch_utils.devices import choose_device
 from torch_utils.distributed import started_elsewhere
 from torch_utils.ops import native
 from training.build import blaming, build, build_nets, build_rig, check_arguments
-from training.cli.keys import HINTS
+from training.cli.keys import HINTS, default_of
 from training.contracts import Generator
 from training.data.dataset import DataSet
 from training.layers.conv import has_bfloat16
@@ -39,6 +39,9 @@ def check_line(config: Mapping[str, Any]) -> None:
         if not fits(config[key], hint):
             raise ConfigError(f"{key}={config[key]}: expected {in_words(hint)}.")
     check_numbers(config, "")
+    for key, kind in (("p", "fixed"), ("target", "ada")):
+        if config["aug"] != kind and str(config[key]) != default_of(key):
+            raise ConfigError(f"{key}={config[key]} does nothing with aug={config['aug']}: it belongs to aug={kind}.")
     for key, (working, missing) in NOT_YET.items():
         if config[key] not in working:
             allowed = " or ".join(f"{key}={value}" for value in working if value not in (None, {}, []))
@@ -48,6 +51,10 @@ def check_line(config: Mapping[str, Any]) -> None:
 def check_device(config: Mapping[str, Any]) -> None:
     """The device is there, as often as asked."""
     device, gpus = choose_device(config["device"]), config["gpus"]
+    if device.type == "cuda" and config["deterministic"] and config["aug"] != "noaug":
+        raise ConfigError(
+            "deterministic=True: torch has no deterministic resampling on a GPU, which augmentation needs."
+        )
     halves = {"fp16": device.type != "cpu", "bf16": device.type != "cpu" or has_bfloat16()}
     if not halves.get(config["precision"], True):
         raise ConfigError(
@@ -73,7 +80,11 @@ def check_sizes(config: Mapping[str, Any]) -> None:
             f"{batch_gpu * gpus}."
         )
     for name, phase in config["phases"].items():
-        if phase and (shrink := phase.get("shrink", 1)) > batch // gpus:
+        if (
+            phase
+            and any(t and t.get("weight") != 0 for t in (phase["terms"] or {}).values())
+            and (shrink := phase.get("shrink", 1)) > batch // gpus
+        ):
             raise ConfigError(f"phases.{name}.shrink={shrink} leaves nothing of the {batch // gpus} images of a GPU.")
     group = (config.get("spec") or {}).get("mbstd_group")
     if group and batch_gpu % group:

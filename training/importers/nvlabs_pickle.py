@@ -57,8 +57,9 @@ def read_networks(path: Path, names: Collection[str] = NETWORKS) -> dict[str, Pi
     try:
         found = _loaded(data)
         return {name: _network(found[name], len(data)) for name in NETWORKS if name in names and name in found}
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} is no published network that can be read: {error}.") from error
+    except (CheckpointError, RecursionError, MemoryError) as error:
+        why = error if isinstance(error, CheckpointError) else "it asks for more memory or depth than there is"
+        raise CheckpointError(f"{path} is no published network that can be read: {why}.") from error
 
 
 def _loaded(data: memoryview) -> dict[str, Recorded]:
@@ -82,7 +83,7 @@ def _network(top: Recorded, size: int) -> PickledNetwork:
     left, plain = size, Plain()
     for prefix, module in _modules(top, plain, "", 0):
         for name, tensor in _tensors(module, plain):
-            left -= tensor.memory
+            left -= tensor.memory + len(prefix) + len(name)
             if left < 0:
                 raise CheckpointError("its tensors would together take more memory than the file")
             state[prefix + name] = tensor.read()
@@ -118,8 +119,8 @@ def _tensors(module: Recorded, plain: "Plain") -> Iterator[tuple[str, PickledTen
 
 
 def _name(name: Any) -> str:
-    if not isinstance(name, str) or len(name) > MOST_NAME:
-        raise CheckpointError(f"the name of a tensor or module is no text of at most {MOST_NAME} letters")
+    if not isinstance(name, str) or len(name) > MOST_NAME or not name.isprintable():
+        raise CheckpointError(f"the name of a tensor or module is no printable text of at most {MOST_NAME} letters")
     return name
 
 

@@ -17,6 +17,8 @@ from dnnlib.errors import CheckpointError
 
 MOST_OPCODES = 300_000  # EG3D has some 30,000, whatever its size
 MOST_LONG = 16  # bytes of a whole number
+MOST_GLOBAL = 200  # letters of a module, or of what it holds
+MOST_ARGUMENTS = 16  # of a call
 PROTOCOLS = range(2, 6)
 KEYS = (str, int, type(None))  # what may be a key: hashing anything else can take for ever
 FOREIGN = {*sys.stdlib_module_names, "__builtin__", "copy_reg"}  # none of their classes is a network's
@@ -87,7 +89,7 @@ class Machine:
                 raise CheckpointError(f"opcode {NAMES.get(code, hex(code))} at byte {at} has no place in such a file")
             try:
                 step(self)
-            except (LookupError, TypeError, ValueError, struct.error) as error:
+            except (LookupError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
                 raise CheckpointError(f"opcode {NAMES[code]} at byte {at} cannot be right: {error}") from error
         if len(self.stack) != 1 or self.below:
             raise CheckpointError(f"opcode STOP at byte {at} leaves {len(self.stack)} values instead of one")
@@ -117,18 +119,20 @@ class Machine:
 
     def name(self, module: str, name: str) -> Global:
         """Raises CheckpointError for all that is neither a class of a network nor a function whose result is known."""
+        if max(len(module), len(name)) > MOST_GLOBAL:
+            raise CheckpointError(f"it names something by more than {MOST_GLOBAL} letters")
         full = f"{module}.{name}"
         if full not in self.calls:
             plain = name.isidentifier() and all(part.isidentifier() for part in module.split("."))
             if not plain or not name.lstrip("_")[:1].isupper() or module.partition(".")[0] in FOREIGN:
-                raise CheckpointError(f"it names {full[:200]!r}, which belongs to no network")
+                raise CheckpointError(f"it names {full!r}, which belongs to no network")
         return Global(full)
 
     def call(self, function: Any, args: Any) -> Any:
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise TypeError(f"a {type(function).__name__} cannot be called")
-        if function.name not in self.calls:
-            raise CheckpointError(f"it asks to call {function.name}")
+        if function.name not in self.calls or len(args) > MOST_ARGUMENTS:
+            raise CheckpointError(f"it asks to call {function.name} with {len(args)} arguments")
         return self.calls[function.name](*args)
 
     def record(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
@@ -137,7 +141,7 @@ class Machine:
             raise TypeError(f"a {type(cls).__name__} is no class")
         if cls.name.rpartition(".")[2] == "EasyDict":
             return {}
-        return self.calls[cls.name](*args) if cls.name in self.calls else Recorded(cls.name, args, kwargs or {})
+        return self.call(cls, args) if cls.name in self.calls else Recorded(cls.name, args, kwargs or {})
 
 
 def _key(value: Any) -> Any:

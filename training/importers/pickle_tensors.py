@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import CheckpointError
-from training.importers.pickle_machine import Budget, Global, Machine, Recorded
+from training.importers.pickle_machine import MOST_GLOBAL, Budget, Global, Machine, Recorded
 
 MAGIC = 0x1950A86A20F9469CFC6C  # how a stream of torch.save begins that is no zip
 STREAM_PROTOCOL = 1001
@@ -91,10 +91,10 @@ class Calls:
             self.streams[id(data)] = data, read_storage(memoryview(data), self.budget)
         return self.streams[id(data)][1]
 
-    def encode(self, text: str, encoding: str) -> bytes:
+    def encode(self, text: Any, encoding: Any) -> bytes:
         """How old protocols write bytes."""
-        if encoding != "latin1":
-            raise CheckpointError(f"it asks to call _codecs.encode for {encoding!r:.100}")
+        if not isinstance(text, str) or encoding != "latin1":
+            raise CheckpointError("it asks to call _codecs.encode for something other than latin1")
         self.budget.spend(len(text))
         return text.encode("latin1")
 
@@ -113,20 +113,25 @@ class Calls:
 
 def persistent_object(meta: Any) -> Recorded:
     """An object whose class the file brings as source text, which is kept and not run."""
+    if not isinstance(meta, dict):
+        raise TypeError("a persistent object without description")
     wanted = {"type": str, "version": int, "module_src": str, "class_name": str, "state": dict}
     wrong = [key for key, kind in wanted.items() if not isinstance(meta.get(key), kind)]
     if wrong or meta["type"] != "class":
         raise TypeError(f"a persistent object without a proper {', '.join(wrong) or 'type'}")
+    if not meta["class_name"].isidentifier() or len(meta["class_name"]) > MOST_GLOBAL:
+        raise TypeError("a class without a proper name")
     return Recorded(meta["class_name"], state=meta["state"], source=meta["module_src"])
 
 
 def tensor_view(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> PickledTensor:
     """Raises CheckpointError unless every entry lies inside the storage, and there are no more than it has."""
-    numbers = [offset, *size, *stride]
     if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise TypeError("a tensor without storage or shape")
-    if len(size) != len(stride) or len(size) > MOST_AXES or not all(type(n) is int and n >= 0 for n in numbers):
-        raise CheckpointError(f"it has a tensor of the impossible shape {list(size)[:9]}, strides {list(stride)[:9]}")
+    if len(size) != len(stride) or len(size) > MOST_AXES:
+        raise CheckpointError(f"it has a tensor of {len(size)} axes with {len(stride)} strides")
+    if not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *size, *stride)):
+        raise CheckpointError("it has a tensor of an impossible shape, of impossible strides or at an impossible place")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else offset - 1
     if count > storage.count or last >= storage.count:
@@ -141,12 +146,15 @@ def parameter(tensor: Any, *_rest: Any) -> PickledTensor:
 
 
 def torch_size(entries: Any = ()) -> tuple[Any, ...]:
-    return tuple(entries) if isinstance(entries, (list, tuple)) else ()
+    if not isinstance(entries, (list, tuple)) or len(entries) > MOST_AXES:
+        raise TypeError("a shape of too many axes")
+    return tuple(entries)
 
 
 def numpy_dtype(name: Any, *_rest: Any) -> Recorded:
-    if name not in SCALARS:
-        raise CheckpointError(f"it has numbers of the numpy type {str(name)[:20]!r}")
+    if not isinstance(name, str) or name not in SCALARS:
+        what = repr(name[:20]) if isinstance(name, str) else f"of a {type(name).__name__}"
+        raise CheckpointError(f"it has numbers of the numpy type {what}")
     return Recorded("numpy.dtype", (name,))
 
 
@@ -155,8 +163,8 @@ def numpy_scalar(dtype: Any, data: Any) -> float | int:
     if not isinstance(dtype, Recorded) or dtype.name != "numpy.dtype":
         raise TypeError("a scalar without type")
     order = dtype.state.get("state") or (None, "<")
-    if order[1] not in ("<", "|"):
-        raise CheckpointError(f"it has numpy numbers of byte order {str(order[1])[:5]!r}")
+    if not isinstance(order, tuple) or order[1:2] not in (("<",), ("|",)):
+        raise CheckpointError("it has numpy numbers that are not little-endian")
     form = np.dtype("<" + dtype.args[0])
     if len(data) != form.itemsize:
         raise ValueError(f"a {form} of {len(data)} bytes")
@@ -181,6 +189,8 @@ def read_storage(data: memoryview, budget: Budget) -> Storage:
         raise CheckpointError("torch.storage._load_from_bytes is asked to read what torch.save did not write")
     if not system.get("little_endian") or sys.byteorder != "little":
         raise CheckpointError("its numbers are big-endian")
+    if len(storage) != 3 or not isinstance(storage[0], torch.dtype):
+        raise CheckpointError("torch.storage._load_from_bytes is asked to read what is no storage")
     dtype, key, count = storage
     rest = data[machine.position :]
     if keys != [key] or len(rest) < 8 or int.from_bytes(rest[:8], "little", signed=True) != count:

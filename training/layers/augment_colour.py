@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from dnnlib.errors import ConfigError
 from training.layers.augment_draws import BANDS, Augmentations, Dice
 from training.layers.augment_geometry import product
 
@@ -92,6 +93,8 @@ def filtered(images: Float[Tensor, "N C H W"], gains: Float[Tensor, "N bands"]) 
     taps = (gains @ wavelet_bands()).to(images)
     reach, channels = taps.shape[1] // 2, images.shape[0] * images.shape[1]
     taps = taps.repeat_interleave(images.shape[1], dim=0)
+    if min(images.shape[2:]) <= reach:
+        raise ConfigError(f"filters among augmentations (augpipe) need images of more than {reach} px")
     planes = F.pad(images.reshape(1, channels, *images.shape[2:]), [reach] * 4, mode="reflect")
     planes = F.conv2d(planes, taps[:, None, None, :], groups=channels)
     planes = F.conv2d(planes, taps[:, None, :, None], groups=channels)

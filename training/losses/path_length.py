@@ -44,7 +44,9 @@ class PathLength:
     ) -> dict[str, float]:  # fmt: skip
         if self._seen is not None:
             total, count = all_reduce(self._seen).cpu()
-            self.mean, self._seen = self.mean.lerp(total / count, self.decay), None
+            self._seen = None
+            if torch.isfinite(total):  # else the step was bad, and is left out
+                self.mean = self.mean.lerp(total / count, self.decay)
         return {}
 
     def state_dict(self) -> dict[str, Any]:

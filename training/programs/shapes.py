@@ -31,6 +31,8 @@ class Shapes:
     level: float | None = None  # density of the surface, 1 / scene unit; None: training/rendering/mesh.py's rule
 
     def __post_init__(self) -> None:
+        if not self.formats:
+            raise ConfigError(f"--shape-format= is empty: give some of {', '.join(FORMATS)}")
         for name in self.formats:
             if name not in FORMATS:
                 raise ConfigError(f"--shape-format: there is no format {name}{nearest(name, FORMATS)}")
@@ -40,7 +42,7 @@ class Shapes:
             raise ConfigError(f"--shape-level={self.level} must be a density, a finite number above 0")
 
 
-def read_shapes(G: Any, wanted: bool, stills: bool, **given: Any) -> Shapes | None:
+def read_shapes(wanted: bool, stills: bool, **given: Any) -> Shapes | None:
     """What the options of generate.py ask for; None if nothing. Raises ConfigError for what cannot be."""
     given = {name: value for name, value in given.items() if value is not None}
     if not wanted:
@@ -49,10 +51,8 @@ def read_shapes(G: Any, wanted: bool, stills: bool, **given: Any) -> Shapes | No
         return None
     if not stills:
         raise ConfigError("--shapes go with stills, not with films: leave --render-program out")
-    if not hasattr(G, "query"):
-        raise ConfigError("this model has no field of densities, so it has no shape: leave --shapes out")
     if "formats" in given:
-        given["formats"] = [name.strip() for name in given["formats"].split(",")]
+        given["formats"] = [name.strip(" .").lower() for name in given["formats"].split(",") if name.strip()]
     return Shapes(**given)
 
 
@@ -68,8 +68,17 @@ def cube_side(G: Any, rig: CameraRig) -> float:
 
 
 def write_shapes(studio: Studio, seeds: Sequence[int], outdir: Path, shapes: Shapes) -> Iterator[str]:
-    """seedNNNN.ply, .glb, .mrc of every seed; yields what was made, in words, as soon as it is."""
-    side = cube_side(studio.G, studio.rig)
+    """seedNNNN.ply, .glb, .mrc of every seed, as they are asked for; gives what was made, in words.
+
+    A seed without a surface is left out, in words too. Raises ConfigError if no seed has one, or the model no field.
+    """
+    if not hasattr(studio.G, "query"):
+        raise ConfigError("this model has no field of densities, so it has no shape: leave --shapes out")
+    return _written(studio, seeds, outdir, shapes)
+
+
+def _written(studio: Studio, seeds: Sequence[int], outdir: Path, shapes: Shapes) -> Iterator[str]:
+    side, lacking = cube_side(studio.G, studio.rig), []
     for number, seed in enumerate(seeds):
         scene = studio.G.scene(studio.codes(seed), studio.screen(seed).options)
         field = point_field(studio.G, scene)
@@ -83,7 +92,14 @@ def write_shapes(studio: Studio, seeds: Sequence[int], outdir: Path, shapes: Sha
             yield f"{path.name}: densities from {grid.min():.4g} to {grid.max():.4g}"
         wanted = [name for name in shapes.formats if name in MESHES]
         if wanted:
-            level = level_of(grid, side, shapes.level, seed)
+            try:
+                level = level_of(grid, side, shapes.level, seed)
+            except ConfigError as error:
+                lacking.append(error)
+                if len(lacking) == len(seeds):
+                    raise
+                yield f"{path.name}: no mesh, since {error}"
+                continue
             mesh = surface(grid, side, level).largest()
             made = coloured(mesh, field, side, level, side / (shapes.resolution - 1), studio.device)
             for name in wanted:
