@@ -133,13 +133,13 @@ def test_a_rank_that_hangs_ends_the_run_and_says_where(tmp_path: Path):
     data, outdir = tmp_path / "data", tmp_path / "out"
     unpacked(data, {f"img{i:02d}.png": picture(i, side=16) for i in range(24)})
     words = ["model=stylegan2", "spec.channel_max=8", "batch=8", "kimg=0.1", "workers=0", "gpus=2", "device=cpu"]
-    process = start(*words, "hang_after=0.1", f"data={data}", f"outdir={outdir}")
+    process = start(*words, "hang_after=0.3", f"data={data}", f"outdir={outdir}")
     while not list(outdir.glob("0*")):
         time.sleep(0.01)
     (data / "img05.png").unlink()
     os.mkfifo(data / "img05.png")
     said = finish(process, 3)
-    assert "error: rank 1 has not come back from its work for 0.1 minutes" in said
+    assert "error: rank 1 has not come back from its work for 0.3 minutes" in said
     assert "follow" in said  # where it stood
     assert "error: rank 1 has ended with exit code 3" in said
 
